@@ -1,0 +1,47 @@
+# One door to every task: `make` lists them.
+
+CARGO ?= cargo
+PYTHON ?= python3
+FUZZ_SECONDS ?= 20
+# Where cargo puts the release binary, also when the environment has moved the target directory out of the clone.
+export WATTRIBUTE_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/wattribute
+
+.PHONY: help build test lint e2e bench fuzz metrics ci
+
+help: ## list the tasks
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build: ## the release binary
+	$(CARGO) build --release --locked
+
+test: ## unit, golden and integration tests
+	$(CARGO) test --locked
+
+lint: ## format and clippy, warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+e2e: build ## the release binary against the real OpenTelemetry Collector (TESTS=name … for some of them)
+	e2e/collector/build.sh >/dev/null
+	$(PYTHON) e2e/run.py $(TESTS)
+
+bench: ## cost of a tick
+	benches/run.sh
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
+	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+	  targets=$$($(CARGO) +nightly fuzz list) || exit 1; \
+	  for target in $$targets; do \
+	    echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	    $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	  done; \
+	else \
+	  echo "skipped: needs \`rustup toolchain install nightly\` and \`cargo install cargo-fuzz\`"; \
+	fi
+
+metrics: ## METRICS.md, from the table in the binary
+	$(CARGO) run --release --locked --quiet -- metrics > METRICS.md.new
+	mv METRICS.md.new METRICS.md
+
+ci: ## what the CI runs, from an empty machine on
+	.ci/run

@@ -1,0 +1,288 @@
+"""The end-to-end tests: the release binary, the real Collector, and a machine that is fake or this one.
+
+    e2e/run.py [--bin PATH] [--otelcol PATH] [TEST…]
+
+One line per test, the counts alone on the last line, exit code 1 if anything failed. A failed test leaves the
+output of its processes behind and says where.
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import unittest
+import urllib.request
+
+sys.dont_write_bytecode = True  # before our own modules: the clone stays as it is
+
+from books import Books, Received, check_delivery, check_prometheus, require
+from cgroups import Cgroup, Unavailable
+from machine import DRAM_W, NGINX, PACKAGE_W, POD_BUSY, POD_CALM, POD_ENDS, Machine
+from process import HERE, MINIMAL, Agent, Collector, Failed, Process, free_ports, wait_until
+
+TICKS = 8
+JSON_EACH_SECOND = {"interval": "1s", "export.stdout.format": "json"}
+
+
+class Skipped(Exception):
+    """Why a test cannot run here."""
+
+
+class Tests:
+    """Every method that does not begin with `_` is a test, in this order; its first line of text is its title."""
+
+    def __init__(self, binary, otelcol, scratch):
+        self._binary, self._otelcol, self._scratch = binary, otelcol, scratch
+
+    def checks(self):
+        """the checks themselves accept right books and refuse wrong ones"""
+        suite = unittest.defaultTestLoader.discover(str(HERE), "test_*.py")
+        with (self._directory("checks") / "unittest.stderr").open("w") as log:
+            result = unittest.TextTestRunner(stream=log, verbosity=2).run(suite)
+        wrong = [str(test) for test, _ in result.errors + result.failures]
+        require(result.testsRun and not wrong, f"{result.testsRun} tests ran; failed: {wrong}")
+
+    def minimal_config(self):
+        """otel-config/minimal.yaml loads in the Collector"""
+        argv = [self._otelcol, "validate", "--config", MINIMAL]
+        with Process("validate", argv, self._directory("config"), 30) as check:
+            require(check.child.wait() == 0, f"refused: {check.stderr.read_text().strip()}")
+
+    def grpc(self):
+        """fake machine → gRPC → Collector: the books balance, and arrive to the microjoule"""
+        self._check_fake_run("grpc")
+
+    def http(self):
+        """fake machine → http/protobuf → Collector: the books balance, and arrive to the microjoule"""
+        self._check_fake_run("http/protobuf")
+
+    def prometheus(self):
+        """the Collector's Prometheus exporter keeps every pod and container apart"""
+        books, _, exposition = self._fake_run("grpc")
+        check_prometheus(books, exposition)
+
+    def late_collector(self):
+        """a Collector that starts late costs one line at each end and no energy"""
+        directory = self._directory("late")
+        ports = free_ports(3)
+        endpoint = f"127.0.0.1:{ports[0]}"
+        with Machine(directory / "machine") as machine:
+            with self._agent(directory, endpoint, "grpc", machine.settings, {"export.otlp.interval": "1s"}) as agent:
+                def said():
+                    return [line for line in agent.lines("stderr") if endpoint in line]
+
+                wait_until("a line on stderr that the Collector is not there", said, 20)
+                agent.wait_for_ticks(4, 20)  # several pushes fail by then
+                require(len(said()) == 1, f"the outage was said {len(said())} times: {said()}")
+                with Collector(self._otelcol, directory, ports) as collector:
+                    # Retries back off, so the first push after an outage takes a moment.
+                    wait_until("a line on stderr that the Collector is back", lambda: len(said()) > 1, 40)
+                    wait_until("a push", lambda: collector.has_pushes(2), 20)
+                    agent.stop()
+                    collector.stop()
+                    require(len(said()) == 2, f"outage and recovery took {len(said())} lines: {said()}")
+        books, received = Books(agent.lines("stdout")), Received(collector.pushes)
+        books.check()
+        received.check_identity()
+        check_delivery(books, received)
+
+    def live(self):
+        """this machine, as it is: estimated and said so, workloads in Resources, plain lines on a pipe"""
+        if list(pathlib.Path("/sys/class/powercap").glob("*/energy_uj")):
+            raise Skipped("this machine has meters")
+        directory = self._directory("live")
+        with Collector(self._otelcol, directory) as collector:
+            with Agent(self._binary, directory, {"export.otlp.endpoint": f"http://127.0.0.1:{collector.grpc}",
+                                                 "export.otlp.interval": "2s"}) as agent:
+                wait_until("three pushes", lambda: agent.must_run() and collector.has_pushes(3), 60)
+                agent.stop()
+            collector.stop()
+        output = agent.stdout.read_text()
+        require(output.strip(), "nothing on stdout")
+        require(not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", output),
+                "control characters on a stdout that is no terminal")
+        received = Received(collector.pushes)
+        received.check_identity()
+        qualities = received.attributes["wattribute.meter.quality"]
+        require(qualities == {"estimated"}, f"wattribute.meter.quality is {sorted(qualities) or 'on no point'}")
+        resources = {frozenset(each.resource.items()) for kind in ("service", "slice", "container")
+                     for each in received.of(f"wattribute.{kind}.energy")}
+        require(resources or not _populated_cgroups(), "no service, slice or container came, but there are some")
+
+    def burners(self):
+        """live: a steady load and 5 ms processes get the joules of their cgroups' CPU time, within 3 %"""
+        directory = self._directory("burners")
+        try:
+            with Cgroup(f"wattribute-e2e-steady-{os.getpid()}", 40) as steady, \
+                 Cgroup(f"wattribute-e2e-forks-{os.getpid()}", 40) as forks:
+                self._burn(directory, steady, forks)
+        except Unavailable as reason:
+            raise Skipped(reason) from None
+
+    def _burn(self, directory, steady, forks):
+        with Collector(self._otelcol, directory) as collector:
+            with self._agent(directory, f"127.0.0.1:{collector.grpc}", "grpc", {}) as agent:
+                agent.wait_for_ticks(2, 30)
+                # Both loads run between two ticks of the agent, so it and we see the whole of the same CPU time.
+                before = [steady.cpu_us(), forks.cpu_us()]
+                with self._burner(directory, "steady", steady) as one, self._burner(directory, "forks", forks) as other:
+                    agent.wait_for_ticks(22, 60)
+                    one.must_run()
+                    other.must_run()
+                for cgroup in (steady, forks):
+                    wait_until("the burners to end", cgroup.is_empty, 10)
+                used = [steady.cpu_us() - before[0], forks.cpu_us() - before[1]]
+                agent.wait_for_ticks(len(agent.lines("stdout")) + 2, 30)
+                agent.stop()
+            collector.stop()
+        books, received = Books(agent.lines("stdout")), Received(collector.pushes)
+        books.check()
+        received.check_identity()
+        check_delivery(books, received)
+        slices = books.workloads("slice")
+        rows = [[row for key, row in slices.items() if key.endswith("/" + cgroup.name)] for cgroup in (steady, forks)]
+        require(all(len(found) == 1 for found in rows), f"the two cgroups are not among the slices: {sorted(slices)}")
+        for name, zone in books.primary().items():
+            if zone["domain"] != "package":
+                continue
+            joules = [sum(each.microjoules for each in received.of_workload(row) if each.attributes["hw.id"] == name)
+                      for (row,) in rows]
+            require(sum(joules) > 0, f"no energy of {name} for the two cgroups")
+            for what, got, cpu in zip(("steady load", "5 ms processes"), joules, used, strict=True):
+                ratio = (got / sum(joules)) / (cpu / sum(used))
+                require(abs(ratio - 1) <= 0.03,
+                        f"{what} got {ratio:.3f} of its share of {name} ({joules} µJ for {used} µs)")
+
+    def _burner(self, directory, kind, cgroup):
+        return Process(kind, [sys.executable, HERE / "burner.py", kind], directory, 90, preexec_fn=cgroup.enter)
+
+    # What several tests share
+
+    def _directory(self, name):
+        return pathlib.Path(tempfile.mkdtemp(prefix=name.replace("/", "-") + "-", dir=self._scratch))
+
+    def _agent(self, directory, endpoint, protocol, host, more=()):
+        settings = {
+            **JSON_EACH_SECOND,
+            **host,
+            "export.otlp.endpoint": f"http://{endpoint}",
+            "export.otlp.protocol": protocol,
+            "export.otlp.interval": "2s",
+            **dict(more),
+        }
+        return Agent(self._binary, directory, settings)
+
+    @functools.cache
+    def _fake_run(self, protocol):
+        """Some seconds on the fake machine: the books, what the Collector wrote, what its Prometheus exporter shows."""
+        directory = self._directory(protocol)
+        with Collector(self._otelcol, directory) as collector:
+            port = collector.grpc if protocol == "grpc" else collector.http
+            with Machine(directory / "machine") as machine:
+                with self._agent(directory, f"127.0.0.1:{port}", protocol, machine.settings) as agent:
+                    agent.wait_for_ticks(TICKS, 40)
+                    agent.stop()
+            # The exporters run one after another on each request, and the agent has waited for its last answer.
+            url = f"http://127.0.0.1:{collector.prometheus}/metrics"
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                exposition = answer.read().decode()
+            (directory / "exposition.txt").write_text(exposition)
+            collector.stop()
+        return Books(agent.lines("stdout")), Received(collector.pushes), exposition
+
+    def _check_fake_run(self, protocol):
+        books, received, _ = self._fake_run(protocol)
+        books.check()
+        received.check_identity()
+        check_delivery(books, received)
+        self._check_truth(books)
+
+    def _check_truth(self, books):
+        """The numbers are those of the fake machine, not just consistent with each other. It moves in steps of 0.2 s,
+        so a few percent are noise; a wrap that was lost or invented is more."""
+        zones = books.primary()
+        require(len(zones) == 2, f"package and dram are to be booked, core is inside package; booked: {sorted(zones)}")
+        seconds = sum(tick["interval_s"] for tick in books.ticks)
+        package = next(name for name, zone in zones.items() if zone["domain"] == "package")
+        for name, watts in ((package, PACKAGE_W), (next(name for name in zones if name != package), DRAM_W)):
+            mean = zones[name]["measured_uj"] / 1e6 / seconds
+            require(abs(mean / watts - 1) < 0.1, f"{name} drew {watts} W but was measured as {mean:.1f} W")
+        pods, services = books.workloads("pod"), books.workloads("service")
+        require(set(pods) == {f"pod:{uid}" for uid in (POD_BUSY, POD_CALM, POD_ENDS)}, f"pods: {sorted(pods)}")
+        require(f"service:{NGINX}" in services, f"services: {sorted(services)}")
+        require(len(books.workloads("container")) == 3, f"containers: {sorted(books.workloads('container'))}")
+        energy = {uid: pods[f"pod:{uid}"]["active_uj"].get(package, 0) for uid in (POD_BUSY, POD_CALM, POD_ENDS)}
+        require(energy[POD_ENDS] > 0, "the pod that ended got nothing")
+        ratio = energy[POD_BUSY] / max(1, energy[POD_CALM])
+        require(abs(ratio / 3 - 1) < 0.1,
+                f"one pod used 3 times the CPU time of the other and got {ratio:.2f} times its energy")
+
+
+def _populated_cgroups():
+    """Cgroups of this machine, the root aside, with processes in them, in the hierarchies that count CPU time."""
+    return {line.split(":", 2)[2] for entry in pathlib.Path("/proc").glob("[0-9]*/cgroup") for line in _lines(entry)
+            if line.split(":", 2)[1] in ("", "cpuacct", "cpu,cpuacct")} - {"/"}
+
+
+def _lines(path):
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # the process has ended
+        return []
+
+
+def _run_one(name, test, keep):
+    """Runs one test, prints its line and returns the word for it."""
+    started = time.monotonic()
+    try:
+        test()
+        word, reason = "ok", ""
+    except Skipped as skipped:
+        word, reason = "skipped", f": {skipped}"
+    except Failed as failed:
+        word, reason = "FAILED", f": {failed} (output in {keep})"
+    except Exception as error:  # a test that stumbles has failed; the others still run
+        traceback.print_exc()
+        word, reason = "FAILED", f": {type(error).__name__}: {error} (output in {keep})"
+    print(f"{name:15} {word}{reason} — {test.__doc__}, {time.monotonic() - started:.1f} s", flush=True)
+    return word
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", default=os.environ.get("WATTRIBUTE_BIN", HERE.parent / "target/release/wattribute"))
+    parser.add_argument("--otelcol", help="default: what e2e/collector/build.sh has built, or builds now")
+    parser.add_argument("tests", nargs="*", metavar="TEST")
+    options = parser.parse_args()
+    # A signal ends us through every `with`, so that no process and no cgroup of ours is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    binary = pathlib.Path(options.bin).resolve()
+    if not os.access(binary, os.X_OK):
+        parser.error(f"no binary at {binary}: `make e2e` builds it first")
+    otelcol = options.otelcol or subprocess.run(
+        [HERE / "collector/build.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="wattribute-e2e-"))
+    tests = Tests(binary, otelcol, scratch)
+    names = [name for name in vars(Tests) if not name.startswith("_")]
+    unknown = set(options.tests) - set(names)
+    if unknown:
+        parser.error(f"no such test: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    words = [_run_one(name, getattr(tests, name), scratch) for name in options.tests or names]
+    passed, failed, skipped = (words.count(word) for word in ("ok", "FAILED", "skipped"))
+    if not failed:
+        shutil.rmtree(scratch)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+//! What each workload used in an interval, as columns of CPU time by row.
+//!
+//! Cgroups come first: a cgroup's counter sees every process that ever ran in it. Processes are the split of what a
+//! cgroup used; what no live process explains is its `exited` (accounting rules 4 to 8). Clocks and counters are read
+//! one after another, so a remainder may be negative: it is carried to the next interval, never clamped away, at most
+//! [`SLACK`] per CPU.
+
+use std::time::Duration;
+
+use crate::activity::cgroup::Tree;
+use crate::activity::cpu::CpuTimes;
+use crate::activity::flow::Flows;
+use crate::activity::process::Processes;
+use crate::activity::walk::Walk;
+use crate::clock::Timestamp;
+use crate::config::ProcessExport;
+use crate::host::{Host, Kept};
+use crate::unit::CpuTime;
+use crate::workload::Kind;
+use crate::workload::table::{NODE, Table};
+
+pub mod cgroup;
+pub mod cpu;
+pub mod flow;
+pub mod process;
+pub mod walk;
+
+/// The most that a negative remainder is carried, per CPU.
+pub const SLACK: CpuTime = CpuTime(20_000_000);
+
+/// CPU time of one interval, by row.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    weight: Vec<u64>,
+    exited: Vec<u64>,
+    touched: Vec<usize>,
+    /// Busy time of the node.
+    pub busy: CpuTime,
+    /// What the online CPUs had.
+    pub capacity: CpuTime,
+    /// Busy time that no workload explains.
+    pub unattributed: CpuTime,
+    /// Whether workloads were looked into: if not, a leaf has no `exited`.
+    pub split_below: bool,
+}
+
+impl Usage {
+    /// CPU time of a workload, its children included.
+    #[must_use]
+    pub fn weight_of(&self, row: usize) -> u64 {
+        self.weight.get(row).copied().unwrap_or(0)
+    }
+
+    /// CPU time of a workload that none of its live children explains.
+    #[must_use]
+    pub fn exited_of(&self, row: usize) -> u64 {
+        self.exited.get(row).copied().unwrap_or(0)
+    }
+
+    /// The rows that used anything.
+    #[must_use]
+    pub fn touched(&self) -> &[usize] {
+        &self.touched
+    }
+
+    /// Sets the weight and the exited part of a row.
+    pub fn set(&mut self, row: usize, weight: u64, exited: u64) {
+        self.grow(row + 1);
+        if self.weight[row] == 0 && self.exited[row] == 0 && (weight > 0 || exited > 0) {
+            self.touched.push(row);
+        }
+        self.weight[row] = weight;
+        self.exited[row] = exited;
+    }
+
+    /// Adds another interval.
+    pub fn add(&mut self, other: &Self) {
+        for &row in &other.touched {
+            let (weight, exited) = (self.weight_of(row) + other.weight[row], self.exited_of(row) + other.exited[row]);
+            self.set(row, weight, exited);
+        }
+        self.busy += other.busy;
+        self.capacity += other.capacity;
+        self.unattributed += other.unattributed;
+        self.split_below = other.split_below;
+    }
+
+    /// Forgets the interval.
+    pub fn clear(&mut self) {
+        for row in self.touched.drain(..) {
+            self.weight[row] = 0;
+            self.exited[row] = 0;
+        }
+        (self.busy, self.capacity, self.unattributed) = Default::default();
+    }
+
+    /// What `row` used stays with its old parent.
+    pub fn leave_behind(&mut self, row: usize, parent: usize) {
+        let weight = self.weight_of(row);
+        if weight == 0 {
+            return;
+        }
+        self.set(row, 0, 0);
+        if parent == NODE {
+            self.unattributed += CpuTime(weight);
+        } else {
+            self.set(parent, self.weight_of(parent), self.exited_of(parent) + weight);
+        }
+    }
+
+    /// Clears a row for the next workload.
+    pub fn forget(&mut self, row: usize) {
+        if row < self.weight.len() {
+            self.weight[row] = 0;
+            self.exited[row] = 0;
+        }
+    }
+
+    fn grow(&mut self, rows: usize) {
+        if self.weight.len() < rows {
+            self.weight.resize(rows, 0);
+            self.exited.resize(rows, 0);
+        }
+    }
+}
+
+/// What an observation depends on besides the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// When.
+    pub now: Timestamp,
+    /// The tick before.
+    pub before: Timestamp,
+    /// Number of the tick; 0 is the baseline.
+    pub tick: u64,
+}
+
+/// Observes the machine.
+pub struct Activity {
+    usage: Usage,
+    cpu: Vec<CpuTime>,
+    flows: Flows,
+    base: Tree,
+    other: Option<Tree>,
+    processes: Processes,
+    stat: Kept,
+    buffer: Vec<u8>,
+    times: Option<CpuTimes>,
+    carry: i64,
+}
+
+impl Activity {
+    /// Looks at how the machine's cgroups are mounted.
+    #[must_use]
+    pub fn new(host: &Host, export: ProcessExport) -> Self {
+        let (base, other) = cgroup::hierarchies(host);
+        Self {
+            usage: Usage { split_below: export != ProcessExport::Off, ..Usage::default() },
+            cpu: Vec::new(),
+            flows: Flows::default(),
+            processes: Processes::new(host, export != ProcessExport::Off, base.is_mounted()),
+            base,
+            other,
+            stat: Kept::new("proc/stat".into()),
+            buffer: Vec::new(),
+            times: None,
+            carry: 0,
+        }
+    }
+
+    /// What the workloads used since the tick before.
+    #[must_use]
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// CPU time since the baseline, by row.
+    #[must_use]
+    pub fn cpu(&self) -> &[CpuTime] {
+        &self.cpu
+    }
+
+    /// Clears a row for the next workload.
+    pub fn forget(&mut self, row: usize) {
+        self.usage.forget(row);
+        self.flows.forget(row);
+        if let Some(cpu) = self.cpu.get_mut(row) {
+            *cpu = CpuTime::ZERO;
+        }
+    }
+
+    /// Reads the machine. At the baseline nothing is an interval yet. `moved` is called with (row, old parent) for
+    /// each workload that changed its place.
+    pub fn observe(&mut self, host: &Host, table: &mut Table, moment: Moment, moved: &mut dyn FnMut(usize, usize)) {
+        self.usage.clear();
+        let awake = moment.now.awake_since(moment.before);
+        let (stat_busy, capacity) = self.cpu_times(host, awake);
+        let cpus = if awake.is_zero() { 1 } else { (capacity.0 / CpuTime::from(awake).0.max(1)).max(1) };
+        let slack = i64::try_from(SLACK.0 * cpus).unwrap_or(i64::MAX);
+        self.flows.begin(table.len());
+        let limit = capacity + CpuTime(SLACK.0 * cpus);
+        let mut walk = Walk {
+            host,
+            table,
+            moment,
+            limit,
+            flows: &mut self.flows,
+            usage: &mut self.usage,
+            processes: &mut self.processes,
+            buffer: &mut self.buffer,
+            moved,
+        };
+        walk.run(&mut self.base, self.other.as_mut());
+        self.flows.finish(table, &mut self.usage, slack);
+        self.sum_up(table, stat_busy, capacity, slack);
+        if self.cpu.len() < table.len() {
+            self.cpu.resize(table.len(), CpuTime::ZERO);
+        }
+        if moment.tick == 0 {
+            self.usage.clear();
+            self.carry = 0;
+            self.flows.drop_carries();
+        }
+        for &row in &self.usage.touched {
+            self.cpu[row] += CpuTime(self.usage.weight[row]);
+        }
+    }
+
+    /// Busy time by `/proc/stat` and what the CPUs had.
+    fn cpu_times(&mut self, host: &Host, awake: Duration) -> (CpuTime, CpuTime) {
+        let times = host.reread(&mut self.stat, &mut self.buffer).ok().and_then(|()| CpuTimes::parse(&self.buffer));
+        let found = match (&times, &self.times) {
+            (Some(now), Some(before)) => {
+                if now.online != before.online {
+                    self.carry = 0; // hot-plug: what was carried belonged to other CPUs
+                }
+                now.busy_since(before, awake)
+            }
+            _ => (CpuTime::ZERO, CpuTime(CpuTime::from(awake).0.saturating_mul(cpu::online(host)))),
+        };
+        self.times = times.or(self.times);
+        found
+    }
+
+    /// Accounting rule 4: busy time is what the CPUs say, or what is known where that is more.
+    fn sum_up(&mut self, table: &Table, stat_busy: CpuTime, capacity: CpuTime, slack: i64) {
+        let known: u64 = table.children(NODE).iter().map(|row| self.usage.weight_of(*row)).sum();
+        let mut busy = stat_busy.0;
+        if self.times.is_none() {
+            // Without /proc/stat the root cgroup's own counter is the next best.
+            busy = busy.max(u64::try_from(self.flows.root_usage()).unwrap_or(0));
+        }
+        let rest = signed(busy) - signed(known) + self.carry;
+        self.carry = rest.clamp(-slack, 0);
+        self.usage.unattributed = CpuTime(u64::try_from(rest).unwrap_or(0));
+        self.usage.busy = CpuTime(known) + self.usage.unattributed;
+        self.usage.capacity = capacity;
+        self.usage.set(NODE, known, 0);
+    }
+
+    /// How many processes are known.
+    #[must_use]
+    pub fn process_count(&self) -> usize {
+        self.processes.len()
+    }
+}
+
+/// As a signed number; CPU time never comes near the limit (292 years).
+pub(crate) fn signed(nanos: u64) -> i64 {
+    i64::try_from(nanos).unwrap_or(i64::MAX)
+}
+
+/// Whether a workload is a mere place, from which others may be carved (accounting rule 6).
+pub(crate) fn is_generic(kind: Kind) -> bool {
+    matches!(kind, Kind::Node | Kind::Slice)
+}

@@ -1,0 +1,195 @@
+//! The line itself: rediscover if due → sample meters → observe activity → book the ledger → publish a snapshot.
+//!
+//! An agent is stepped by its owner, who passes the time in: the program on a timer, `replay` in virtual time, a test
+//! as it likes, another program as a library. A step never fails and, once the machine is steady, allocates nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use crate::activity::{Activity, Moment};
+use crate::attribute::Ledger;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::export::{Snapshot, Subscription, Workload};
+use crate::host::Host;
+use crate::meter::set::{MeterSet, Report};
+use crate::unit::{CpuTime, Microjoules};
+use crate::workload::table::{Row, Table};
+
+/// Ended workloads kept for readers that do not take their snapshots; beyond this the oldest are forgotten.
+const ENDED_MAX: usize = 20_000;
+
+/// An agent.
+pub struct Agent {
+    host: Host,
+    config: Config,
+    meters: MeterSet,
+    activity: Activity,
+    ledger: Ledger,
+    table: Table,
+    tick: u64,
+    baseline: Timestamp,
+    before: Timestamp,
+    publisher: watch::Sender<Arc<Snapshot>>,
+    spare: Vec<Arc<Snapshot>>,
+    readers: Vec<Arc<AtomicU64>>,
+    moves: Vec<(usize, usize)>,
+}
+
+impl Agent {
+    /// An agent for `host`, whose first step at `now` will be the baseline.
+    #[must_use]
+    pub fn new(host: Host, config: Config, now: Timestamp) -> Self {
+        let activity = Activity::new(&host, config.processes.export);
+        Self {
+            host,
+            config,
+            meters: MeterSet::new(),
+            activity,
+            ledger: Ledger::default(),
+            table: Table::new(now),
+            tick: 0,
+            baseline: now,
+            before: now,
+            publisher: watch::Sender::new(Arc::default()),
+            spare: Vec::new(),
+            readers: Vec::new(),
+            moves: Vec::new(),
+        }
+    }
+
+    /// A reader's end of the channel of snapshots. An ended workload is kept until every reader has taken a snapshot
+    /// with its final totals, so a reader that no longer reads should be dropped with its agent.
+    pub fn subscribe(&mut self) -> Subscription {
+        let seen = Arc::new(AtomicU64::new(0));
+        self.readers.push(Arc::clone(&seen));
+        Subscription::new(self.publisher.subscribe(), seen)
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The newest snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.publisher.borrow())
+    }
+
+    /// What each backend found when it was last looked for.
+    #[must_use]
+    pub fn reports(&self) -> &[Report] {
+        self.meters.reports()
+    }
+
+    /// One tick. The first is the baseline, from which everything counts.
+    pub fn step(&mut self, now: Timestamp) {
+        self.forget_ended();
+        let moment = Moment { now, before: self.before, tick: self.tick };
+        self.meters.sample(&self.host, &self.config, now);
+        self.moves.clear();
+        let moves = &mut self.moves;
+        self.activity.observe(&self.host, &mut self.table, moment, &mut |row, parent| moves.push((row, parent)));
+        for &(row, parent) in &self.moves {
+            self.ledger.moved(row, parent);
+        }
+        let readings = self.meters.readings();
+        self.ledger.book(now, readings, self.activity.usage(), &self.table, &self.config.attribution);
+        self.publish(now);
+        self.before = now;
+        self.tick += 1;
+    }
+
+    /// Frees the rows of workloads whose totals are final and seen by every reader.
+    fn forget_ended(&mut self) {
+        if self.table.ended().is_empty() {
+            return;
+        }
+        let seen = self.readers.iter().map(|seen| seen.load(Ordering::Acquire)).min().unwrap_or(u64::MAX);
+        let crowded = self.table.ended().len() > ENDED_MAX;
+        let (ledger, activity) = (&self.ledger, &mut self.activity);
+        let mut freed = Vec::new();
+        let done = |row: usize, entry: &Row| {
+            crowded || entry.ended.is_some_and(|(_, tick)| tick <= seen) && ledger.is_final(row)
+        };
+        self.table.forget(done, |row| freed.push(row));
+        for row in freed {
+            activity.forget(row);
+            self.ledger.forget(row);
+        }
+    }
+
+    /// Fills a recycled snapshot and hands it to the readers.
+    fn publish(&mut self, now: Timestamp) {
+        let free = self.spare.iter_mut().position(|spare| Arc::get_mut(spare).is_some());
+        let mut next = free.map_or_else(Arc::default, |index| self.spare.swap_remove(index));
+        if let Some(snapshot) = Arc::get_mut(&mut next) {
+            self.fill(snapshot, now);
+        }
+        let old = self.publisher.send_replace(next);
+        self.spare.push(old);
+        // Readers hold at most a few; what they still hold beyond that is theirs to free.
+        if self.spare.len() > 3 {
+            self.spare.remove(0);
+        }
+    }
+
+    fn fill(&mut self, snapshot: &mut Snapshot, now: Timestamp) {
+        let rows = self.table.len();
+        snapshot.tick = self.tick;
+        snapshot.at = now;
+        snapshot.baseline = self.baseline;
+        snapshot.interval = now.awake_since(self.before);
+        snapshot.zones.clear();
+        snapshot.zones.extend(self.ledger.accounts().iter().map(|account| account.book.clone()));
+        self.table.finish_ended(self.tick, |row| self.ledger.is_final(row));
+        if snapshot.generation != self.table.generation() || snapshot.workloads.len() != rows {
+            snapshot.workloads.resize_with(rows, || None);
+            for (row, slot) in snapshot.workloads.iter_mut().enumerate() {
+                update(slot, self.table.get(row), self.tick);
+            }
+            snapshot.generation = self.table.generation();
+        }
+        snapshot.cpu.clear();
+        snapshot.cpu.extend_from_slice(self.activity.cpu());
+        snapshot.cpu.resize(rows, CpuTime::ZERO);
+        let zones = self.ledger.accounts().len();
+        for column in [&mut snapshot.active, &mut snapshot.exited] {
+            column.clear();
+            column.resize(rows * zones, Microjoules::ZERO);
+        }
+        for (zone, account) in self.ledger.accounts().iter().enumerate() {
+            for row in 0..rows.min(account.active.len()) {
+                snapshot.active[row * zones + zone] = Microjoules(account.active[row]);
+                snapshot.exited[row * zones + zone] = Microjoules(account.exited[row]);
+            }
+        }
+    }
+}
+
+/// Brings one row of a recycled snapshot up to date, touching it only where it changed.
+fn update(slot: &mut Option<Workload>, row: Option<&Row>, tick: u64) {
+    let Some(row) = row else {
+        *slot = None;
+        return;
+    };
+    let ended = row.ended.filter(|(_, last)| *last <= tick).map(|(at, _)| at);
+    if let Some(known) = slot {
+        if known.serial == row.serial && Arc::ptr_eq(&known.identity, &row.identity) {
+            known.parent = row.parent;
+            known.ended = ended;
+            return;
+        }
+    }
+    *slot = Some(Workload {
+        serial: row.serial,
+        identity: Arc::clone(&row.identity),
+        parent: row.parent,
+        start: row.start,
+        ended,
+    });
+}

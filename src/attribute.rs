@@ -1,0 +1,175 @@
+//! The ledger: every microjoule that a meter reports is booked exactly once.
+//!
+//! Each zone has an account with its own interval, from the last accepted reading to this one. What it measured is
+//! split into idle (by the [`idle`] policy), attributed and unattributed, and the attributed part is cut along the
+//! tree of workloads by integer weights. Policies and activity hand out weights; only this module touches energy.
+//! `measured = idle + attributed + unattributed` holds in integer µJ at every booking. No I/O and no clock here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::activity::Usage;
+use crate::attribute::account::{Account, Verdict};
+use crate::clock::Timestamp;
+use crate::config::Attribution;
+use crate::export::ZoneBook;
+use crate::meter::{Reading, Role, State, Value, Why, Zone};
+use crate::unit::Microjoules;
+use crate::workload::table::{NODE, Table};
+
+pub mod account;
+pub mod cpu;
+pub mod idle;
+
+/// The books of all zones.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    accounts: Vec<Account>,
+    stack: Vec<(usize, Microjoules)>,
+}
+
+impl Ledger {
+    /// Books one tick: `readings` of the zones that are offered now, by what the workloads of `table` used.
+    pub fn book<'a>(
+        &mut self,
+        now: Timestamp,
+        readings: impl Iterator<Item = (&'a Arc<Zone>, Reading)>,
+        usage: &Usage,
+        table: &Table,
+        policy: &Attribution,
+    ) {
+        for account in &mut self.accounts {
+            account.offered = false;
+        }
+        for (zone, reading) in readings {
+            let index = self.account(zone, now);
+            let account = &mut self.accounts[index];
+            account.offered = true;
+            account.zone = Arc::clone(zone);
+            settle(account, &mut self.stack, reading, usage, table, policy);
+        }
+        for account in self.accounts.iter_mut().filter(|account| !account.offered) {
+            let gone = Reading { at: now, value: Value::Missing(Why::Gone) };
+            settle(account, &mut self.stack, gone, usage, table, policy);
+        }
+    }
+
+    /// The accounts, in a fixed order that only grows.
+    #[must_use]
+    pub fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    /// Whether every zone has booked what the ended workload in `row` used.
+    #[must_use]
+    pub fn is_final(&self, row: usize) -> bool {
+        self.accounts.iter().all(|account| account.late.is_settled(row))
+    }
+
+    /// Clears a row for the next workload.
+    pub fn forget(&mut self, row: usize) {
+        for account in &mut self.accounts {
+            account.forget(row);
+        }
+    }
+
+    /// A workload moved from `parent`: what it used there, and no zone has booked yet, stays there.
+    pub fn moved(&mut self, row: usize, parent: usize) {
+        for account in &mut self.accounts {
+            account.late.moved(row, parent);
+        }
+    }
+
+    fn account(&mut self, zone: &Arc<Zone>, now: Timestamp) -> usize {
+        let known = self.accounts.iter().position(|account| account.zone.id == zone.id);
+        known.unwrap_or_else(|| {
+            self.accounts.push(Account::new(Arc::clone(zone), now));
+            self.accounts.len() - 1
+        })
+    }
+}
+
+/// One zone at one tick: judge the reading, then book it or let its interval go on.
+fn settle(
+    account: &mut Account,
+    stack: &mut Vec<(usize, Microjoules)>,
+    reading: Reading,
+    usage: &Usage,
+    table: &Table,
+    policy: &Attribution,
+) {
+    account.grow(table.len());
+    account.book.measured = None;
+    account.book.covers = Duration::ZERO;
+    (account.book.idle, account.book.attributed, account.book.unattributed) = Default::default();
+    let primary = account.zone.role == Role::Primary;
+    match account.judge(reading) {
+        Verdict::Booked { energy, covers, wrapped } => {
+            account.book.state = if wrapped { State::Wrap } else { State::Ok };
+            account.book.measured = Some(energy);
+            account.book.covers = covers;
+            account.book.total.measured += energy;
+            account.book.power = mean_power(energy, covers);
+            if primary {
+                divide(account, stack, energy, covers, usage, table, policy);
+            }
+            account.late.clear();
+        }
+        Verdict::Waiting(state) => {
+            account.book.state = state;
+            if primary && account.has_baseline() {
+                account.late.add(usage);
+            }
+        }
+        Verdict::Baseline(state) => {
+            account.book.state = state;
+            account.late.clear();
+        }
+    }
+}
+
+/// Splits the energy of one interval into idle, attributed and unattributed.
+fn divide(
+    account: &mut Account,
+    stack: &mut Vec<(usize, Microjoules)>,
+    energy: Microjoules,
+    covers: Duration,
+    usage: &Usage,
+    table: &Table,
+    policy: &Attribution,
+) {
+    if !account.late.is_empty() {
+        account.late.add(usage);
+    }
+    let (busy, capacity) = if account.late.is_empty() {
+        (usage.busy, usage.capacity)
+    } else {
+        (account.late.usage.busy, account.late.usage.capacity)
+    };
+    let idle = idle::energy(&policy.idle, &account.zone.id, energy, covers, busy, capacity);
+    let active = energy - idle;
+    let late = std::mem::take(&mut account.late.usage);
+    let weights = if account.late.is_empty() { usage } else { &late };
+    let unattributed = account.distribute(stack, active, weights, table);
+    account.late.usage = late;
+    let book = &mut account.book;
+    book.idle = idle;
+    book.unattributed = unattributed;
+    book.attributed = active - unattributed;
+    book.total.idle += book.idle;
+    book.total.attributed += book.attributed;
+    book.total.unattributed += book.unattributed;
+}
+
+fn mean_power(energy: Microjoules, covers: Duration) -> crate::unit::Microwatts {
+    crate::unit::Microwatts::from_watts(energy.watts_over(covers))
+}
+
+/// The state of an account for exporters.
+#[must_use]
+pub fn book_of(account: &Account) -> &ZoneBook {
+    &account.book
+}
+
+/// The row whose share is the attributed energy of a zone.
+pub const ROOT: usize = NODE;

@@ -1,0 +1,287 @@
+//! One zone's account: its baseline, its totals, and the activity of an interval that is still open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::activity::Usage;
+use crate::attribute::cpu::Split;
+use crate::clock::Timestamp;
+use crate::export::{Refused, Totals, ZoneBook};
+use crate::meter::energy::{self, Delta};
+use crate::meter::{Reading, Sensor, State, Value, Why, Zone};
+use crate::unit::{Microjoules, Microwatts};
+use crate::workload::Kind;
+use crate::workload::table::{NODE, Table};
+
+/// The longest interval that a gauge is integrated over, and that activity is kept for where a counter's range is
+/// unknown. Beyond it a mean of two readings says nothing.
+const GAUGE_HORIZON: Duration = Duration::from_secs(300);
+
+/// The books of one zone.
+#[derive(Debug)]
+pub struct Account {
+    /// The zone as it is offered now.
+    pub zone: Arc<Zone>,
+    /// Whether a meter offered it at this tick.
+    pub offered: bool,
+    /// What exporters see.
+    pub book: ZoneBook,
+    /// Energy booked to each row, its children included.
+    pub active: Vec<u64>,
+    /// The part of it that no child could be given.
+    pub exited: Vec<u64>,
+    /// The activity since the last accepted reading, where that was before the last tick.
+    pub late: Late,
+    phase: Vec<u32>,
+    last: Option<(Timestamp, Value)>,
+    lost: bool,
+}
+
+/// What became of a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Energy over an interval.
+    Booked {
+        /// How much.
+        energy: Microjoules,
+        /// Over what time awake.
+        covers: Duration,
+        /// Whether the counter wrapped.
+        wrapped: bool,
+    },
+    /// No energy yet: the interval goes on.
+    Waiting(State),
+    /// Nothing is known of the interval: it begins anew here.
+    Baseline(State),
+}
+
+impl Account {
+    /// An empty account.
+    #[must_use]
+    pub fn new(zone: Arc<Zone>, now: Timestamp) -> Self {
+        let book = ZoneBook {
+            zone: Arc::clone(&zone),
+            state: State::Pending,
+            start: now,
+            measured: None,
+            covers: Duration::ZERO,
+            idle: Microjoules::ZERO,
+            attributed: Microjoules::ZERO,
+            unattributed: Microjoules::ZERO,
+            total: Totals::default(),
+            power: Microwatts::ZERO,
+            refused: Refused::default(),
+        };
+        Self {
+            zone,
+            offered: true,
+            book,
+            active: Vec::new(),
+            exited: Vec::new(),
+            late: Late::default(),
+            phase: Vec::new(),
+            last: None,
+            lost: false,
+        }
+    }
+
+    /// Makes room for `rows` rows.
+    pub fn grow(&mut self, rows: usize) {
+        if self.active.len() < rows {
+            self.active.resize(rows, 0);
+            self.exited.resize(rows, 0);
+            self.phase.resize(rows, 0);
+        }
+        if !Arc::ptr_eq(&self.book.zone, &self.zone) {
+            self.book.zone = Arc::clone(&self.zone);
+        }
+    }
+
+    /// Clears a row for the next workload.
+    pub fn forget(&mut self, row: usize) {
+        for column in [&mut self.active, &mut self.exited] {
+            if let Some(cell) = column.get_mut(row) {
+                *cell = 0;
+            }
+        }
+        if let Some(phase) = self.phase.get_mut(row) {
+            *phase = 0;
+        }
+        self.late.forget(row);
+    }
+
+    /// Whether there is a reading to count from.
+    #[must_use]
+    pub fn has_baseline(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Decides what a reading means (METERS: the delta rule), and keeps it as the next baseline where it is one.
+    pub fn judge(&mut self, reading: Reading) -> Verdict {
+        let Value::Missing(why) = reading.value else { return self.judge_value(reading) };
+        let refused = &mut self.book.refused;
+        match why {
+            Why::Denied => refused.denied += 1,
+            Why::Gone | Why::Malformed => refused.gone += 1,
+            Why::Stale => refused.stale += 1,
+            Why::Implausible => refused.implausible += 1,
+            Why::Pending | Why::Busy => {}
+        }
+        // A zone that stays away longer than its counter can be trusted has nothing to wait for.
+        if self.last.is_some_and(|(then, _)| reading.at.awake_since(then) > self.horizon()) {
+            self.last = None;
+            self.lost = true;
+            return Verdict::Baseline(why.into());
+        }
+        Verdict::Waiting(why.into())
+    }
+
+    fn judge_value(&mut self, reading: Reading) -> Verdict {
+        if let (Sensor::Gauge, Value::Power(power)) = (self.zone.sensor, reading.value) {
+            if power > self.zone.power_max {
+                self.book.refused.implausible += 1;
+                return Verdict::Waiting(State::Implausible);
+            }
+        }
+        let Some((then, before)) = self.last else {
+            self.last = Some((reading.at, reading.value));
+            if std::mem::take(&mut self.lost) {
+                self.book.refused.gap += 1;
+                return Verdict::Baseline(State::Gap);
+            }
+            self.book.start = reading.at;
+            return Verdict::Baseline(State::First);
+        };
+        let covers = reading.at.awake_since(then);
+        if covers.is_zero() {
+            // The same instant twice: whatever moved belongs to the interval that has just begun.
+            return Verdict::Waiting(State::Pending);
+        }
+        self.last = Some((reading.at, reading.value));
+        let delta = match (self.zone.sensor, before, reading.value) {
+            (Sensor::Counter { tick, max }, Value::Ticks(before), Value::Ticks(now)) => {
+                energy::counted(before, now, tick, max, self.zone.power_max, covers)
+            }
+            (Sensor::Gauge, Value::Power(_), Value::Power(_)) if covers > GAUGE_HORIZON => Delta::Gap,
+            (Sensor::Gauge, Value::Power(before), Value::Power(now)) => {
+                Delta::Energy(energy::integrated(before, now, covers))
+            }
+            // The zone changed its sensor, or the meter broke its word: nothing can be counted across that.
+            _ => Delta::Reset,
+        };
+        let refused = &mut self.book.refused;
+        match delta {
+            Delta::Energy(energy) => Verdict::Booked { energy, covers, wrapped: false },
+            Delta::Wrapped(energy) => Verdict::Booked { energy, covers, wrapped: true },
+            Delta::Reset => {
+                refused.reset += 1;
+                Verdict::Baseline(State::Reset)
+            }
+            Delta::Gap => {
+                refused.gap += 1;
+                Verdict::Baseline(State::Gap)
+            }
+            Delta::Implausible => {
+                refused.implausible += 1;
+                Verdict::Baseline(State::Implausible)
+            }
+        }
+    }
+
+    fn horizon(&self) -> Duration {
+        match self.zone.sensor {
+            Sensor::Counter { tick, max: Some(max) } => energy::horizon(tick, max, self.zone.power_max),
+            _ => GAUGE_HORIZON,
+        }
+    }
+
+    /// Cuts `energy` along the tree of workloads; returns what nobody known used.
+    pub fn distribute(
+        &mut self,
+        stack: &mut Vec<(usize, Microjoules)>,
+        energy: Microjoules,
+        usage: &Usage,
+        table: &Table,
+    ) -> Microjoules {
+        let mut unattributed = energy;
+        stack.clear();
+        stack.push((NODE, energy));
+        while let Some((row, energy)) = stack.pop() {
+            let children = table.children(row);
+            let rest = if row == NODE { usage.unattributed.0 } else { usage.exited_of(row) };
+            let known: u64 = children.iter().map(|child| usage.weight_of(*child)).sum();
+            let total = known.saturating_add(rest);
+            let mut given = Microjoules::ZERO;
+            if known > 0 && energy > Microjoules::ZERO {
+                let mut split = Split::new(energy, total, &mut self.phase[row]);
+                for child in children {
+                    let weight = usage.weight_of(*child);
+                    if weight == 0 {
+                        continue;
+                    }
+                    let share = split.share(weight);
+                    given += share;
+                    self.active[*child] += share.0;
+                    if table.kind(*child) != Kind::Process && share > Microjoules::ZERO {
+                        stack.push((*child, share));
+                    }
+                }
+            }
+            let left = energy - given;
+            if row == NODE {
+                unattributed = left;
+                self.active[NODE] += given.0;
+            } else if usage.split_below || known > 0 {
+                self.exited[row] += left.0;
+            }
+        }
+        unattributed
+    }
+}
+
+/// Activity of ticks at which the zone had no reading, added up until it has one.
+#[derive(Debug, Default)]
+pub struct Late {
+    /// The sum.
+    pub usage: Usage,
+    open: bool,
+}
+
+impl Late {
+    /// Whether there is nothing to book late.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.open
+    }
+
+    /// Adds one tick.
+    pub fn add(&mut self, usage: &Usage) {
+        self.open = true;
+        self.usage.add(usage);
+    }
+
+    /// Everything is booked.
+    pub fn clear(&mut self) {
+        if self.open {
+            self.open = false;
+            self.usage.clear();
+        }
+    }
+
+    /// Whether nothing of `row` waits to be booked.
+    #[must_use]
+    pub fn is_settled(&self, row: usize) -> bool {
+        !self.open || (self.usage.weight_of(row) == 0 && self.usage.exited_of(row) == 0)
+    }
+
+    /// What `row` used before it moved stays with `parent`.
+    pub fn moved(&mut self, row: usize, parent: usize) {
+        if self.open {
+            self.usage.leave_behind(row, parent);
+        }
+    }
+
+    fn forget(&mut self, row: usize) {
+        self.usage.forget(row);
+    }
+}

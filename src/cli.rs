@@ -1,0 +1,173 @@
+//! The command line: `run` (default), `discover`, `once`, `record`, `replay`, `config`, `metrics`.
+//!
+//! Exit codes: 0, 1 for a failure, 2 for wrong usage or configuration; the message then names the key, the line and
+//! the nearest valid key.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Sources};
+use crate::host::{self, Host};
+use crate::{semconv, telemetry};
+
+pub mod discover;
+pub mod once;
+pub mod record;
+pub mod replay;
+pub mod run;
+
+/// Books the measured energy of this machine to processes, containers, pods, VMs and services, and pushes it as OTLP.
+#[derive(Debug, Parser)]
+#[command(name = "wattribute", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Configuration file (YAML); `wattribute config` prints the commented default
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Sets one configuration key, e.g. --set export.otlp.endpoint=http://collector:4317
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure, attribute, show a live table and push OTLP (the default)
+    Run,
+    /// Show the meters of this machine, the part each plays in the sum, and why
+    Discover {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure for a while, then print what every workload used
+    Once {
+        /// For how long, e.g. 10s
+        #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+        time: Duration,
+        /// As JSON lines: one per tick, then a total
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write down what is read of this machine as one text file, for replay
+    Record {
+        /// The .machine file to write
+        file: PathBuf,
+        /// How many ticks
+        #[arg(long, default_value_t = 10)]
+        ticks: u64,
+        /// Write command lines too (they may hold secrets)
+        #[arg(long)]
+        command_lines: bool,
+    },
+    /// Run a recorded machine through the agent in virtual time
+    Replay {
+        /// The .machine file to read
+        file: PathBuf,
+        /// As JSON lines: one per tick, then a total
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the commented default configuration
+    Config,
+    /// Print the table of metrics
+    Metrics,
+}
+
+/// A failure that is the user's to mend: wrong usage or configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// Runs the program and gives its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap prints its own errors and exits with 2; help and version with 0.
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::error(&format!("{error:#}"));
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Config => Ok(out.write_all(crate::config::document().as_bytes())?),
+        Command::Metrics => Ok(out.write_all(semconv::markdown().as_bytes())?),
+        Command::Run => run::run(load(&cli.common)?),
+        Command::Discover { json } => discover::discover(load(&cli.common)?, json),
+        Command::Once { time, json } => once::once(load(&cli.common)?, time, json),
+        Command::Record { file, ticks, command_lines } => {
+            record::record(load(&cli.common)?, &file, ticks, command_lines)
+        }
+        Command::Replay { file, json } => replay::replay(load(&cli.common)?, &file, json),
+    }
+}
+
+/// The configuration from file, environment and flags.
+fn load(common: &Common) -> anyhow::Result<Config> {
+    let file = match &common.config {
+        None => None,
+        Some(path) => {
+            let bytes = host::read_file(path)
+                .map_err(|error| UsageError(format!("{}: {error}; --config names a YAML file", path.display())))?;
+            Some((path.clone(), bytes))
+        }
+    };
+    let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let loaded =
+        Config::load(Sources { file, env, sets: &common.sets }).map_err(|error| UsageError(error.to_string()))?;
+    for warning in &loaded.warnings {
+        telemetry::warn(warning);
+    }
+    Ok(loaded.config)
+}
+
+/// The live machine that the configuration names.
+fn live(config: &Config) -> anyhow::Result<Host> {
+    host::raise_file_limit();
+    Host::live(&config.host).map_err(|error| UsageError(error.to_string()).into())
+}
+
+/// A duration as the configuration writes it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let time = crate::config::parse_duration(text)?;
+    if time.is_zero() { Err("expected a time above 0, such as 10s".into()) } else { Ok(time) }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Writes a line to standard output and flushes it.
+fn print_line(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(anyhow::Error::from)
+}
+
+/// Reads a file that the user named.
+fn read_named(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+    host::read_file(path).with_context(|| format!("cannot read {}", path.display()))
+}

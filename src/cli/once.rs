@@ -1,0 +1,35 @@
+//! `wattribute once`: measure for a while, then say what every workload used.
+
+use std::time::Duration;
+
+use crate::agent::Agent;
+use crate::cli::{live, print_line};
+use crate::clock;
+use crate::config::Config;
+use crate::export::json::Report;
+use crate::export::stdout;
+
+/// Runs the command.
+///
+/// # Errors
+/// A machine whose roots cannot be opened.
+pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
+    let interval = config.interval.0.min(time);
+    let host = live(&config)?;
+    let start = clock::now();
+    let mut agent = Agent::new(host, config, start);
+    let mut reader = agent.subscribe();
+    let mut report = Report::default();
+    agent.step(start);
+    report.tick(&reader.take());
+    let mut next = start.boot;
+    while next < start.boot + time {
+        next = (next + interval).min(start.boot + time);
+        std::thread::sleep(next.saturating_sub(clock::now().boot));
+        agent.step(clock::now());
+        if let Some(line) = report.tick(&reader.take()).filter(|_| json) {
+            print_line(&line)?;
+        }
+    }
+    if json { print_line(&report.total(start)) } else { print_line(&stdout::summary(&agent.snapshot(), 50)) }
+}

@@ -1,0 +1,239 @@
+//! The keys that a user may set: [`KEYS`], one row each.
+//!
+//! A row holds all there is to know about a key, so the file, `--set`, the environment and the printed default
+//! cannot drift apart; a test loads every row and holds that no field of [`Config`] is left without one. To add a
+//! key, add its field and its row.
+
+use std::collections::BTreeMap;
+
+use super::values::{
+    INTERVAL, TIMEOUT, boolean, count, duration, endpoint, header_name, header_value, optional_path, path, watts, word,
+};
+use super::{Compression, Config, Idle, ProcessExport, Protocol, Secret, StdoutFormat, Temporality};
+
+/// Reads a value into its field, or says what was expected.
+type Set = fn(&mut Config, &str) -> Result<(), String>;
+/// Reads one entry of a map of values into its field.
+type SetEntry = fn(&mut Config, &str, &str) -> Result<(), String>;
+
+/// One key.
+pub(super) struct Key {
+    /// Where it stands: `export.otlp.timeout`.
+    pub(super) path: &'static str,
+    /// What may be written, for people.
+    pub(super) form: &'static str,
+    /// The default as YAML; a test holds that it is the one of [`Config::default`].
+    pub(super) default: &'static str,
+    /// What it does, for people.
+    pub(super) help: &'static str,
+    /// Reads one value.
+    pub(super) set: Set,
+    /// Reads `NAME: VALUE` below the key, where the key is a map.
+    pub(super) set_entry: Option<SetEntry>,
+}
+
+/// What the levels above the keys are for.
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("host", "Where the file systems of the host are. Change them where the host's are mounted into a container."),
+    ("attribution", "How energy is booked."),
+    ("processes", "Processes as series of their own. What is not exported singly stays in its container or service."),
+    ("export", "Where the books go."),
+    ("export.otlp", "OTLP push to an OpenTelemetry Collector or any other receiver."),
+    ("export.otlp.tls", "Transport security, for https endpoints."),
+    ("export.stdout", "The terminal."),
+];
+
+/// The keys, in the order in which they are printed.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "interval",
+        "a duration from 100ms to 1h",
+        "1s",
+        "Time between two readings of the meters. Below 1s it is finer than most meters are.",
+        |config, text| duration(text, INTERVAL).map(|value| config.interval.0 = value),
+    ),
+    key("host.proc", "a path", "/proc", "procfs of the host.", |config, text| {
+        path(text).map(|value| config.host.proc = value)
+    }),
+    key(
+        "host.sys",
+        "a path",
+        "/sys",
+        "sysfs of the host, with the cgroup file systems below fs/cgroup.",
+        |config, text| path(text).map(|value| config.host.sys = value),
+    ),
+    key("host.dev", "a path", "/dev", "Device nodes of the host.", |config, text| {
+        path(text).map(|value| config.host.dev = value)
+    }),
+    Key {
+        set_entry: Some(|config, zone, text| {
+            let value = watts(text)?;
+            if let Idle::Watts(zones) = &mut config.attribution.idle {
+                zones.insert(zone.into(), value);
+            } else {
+                config.attribution.idle = Idle::Watts(BTreeMap::from([(zone.into(), value)]));
+            }
+            Ok(())
+        }),
+        ..key(
+            "attribution.idle",
+            "ratio, none, or watts by zone such as {\"rapl:package-0\": 12.5}",
+            "ratio",
+            "What part of a zone's energy is idle: the idle share of CPU time (ratio), nothing (none), or what the zone \
+             draws at rest, in watts. Zones that are not named use ratio; `wattribute discover` lists the zones.",
+            |config, text| {
+                let idle = word(text, &[("ratio", false), ("none", true)]);
+                let idle = idle.map_err(|wrong| wrong.replace("ratio or none", "ratio, none or watts by zone"))?;
+                config.attribution.idle = if idle { Idle::None } else { Idle::Ratio };
+                Ok(())
+            },
+        )
+    },
+    key(
+        "processes.export",
+        "off, top or all",
+        "top",
+        "Which processes are exported: none, those with the most energy, or all.",
+        |config, text| {
+            let words = [("off", ProcessExport::Off), ("top", ProcessExport::Top), ("all", ProcessExport::All)];
+            word(text, &words).map(|value| config.processes.export = value)
+        },
+    ),
+    key("processes.top", "a count of at least 1", "100", "How many processes `export: top` names.", |config, text| {
+        count(text).map(|value| config.processes.top = value)
+    }),
+    key("export.otlp.enabled", "true or false", "true", "Whether to push.", |config, text| {
+        boolean(text).map(|value| config.export.otlp.enabled = value)
+    }),
+    key(
+        "export.otlp.endpoint",
+        "an http or https URL",
+        "http://localhost:4317",
+        "The receiver. Where no endpoint is given and the protocol is http/protobuf it is http://localhost:4318. For \
+         http/protobuf, /v1/metrics is appended.",
+        |config, text| {
+            config.export.otlp.endpoint = endpoint(text, false)?;
+            config.export.otlp.endpoint_is_exact = false;
+            Ok(())
+        },
+    ),
+    key("export.otlp.protocol", "grpc or http/protobuf", "grpc", "The protocol.", |config, text| {
+        let words = [("grpc", Protocol::Grpc), ("http/protobuf", Protocol::HttpProtobuf)];
+        let value = word(text, &words).map_err(|wrong| match text {
+            "http/json" => format!("{wrong}; write http/protobuf, receivers take both on the same port"),
+            _ => wrong,
+        })?;
+        config.export.otlp.protocol = value;
+        Ok(())
+    }),
+    Key {
+        set_entry: Some(|config, name, text| {
+            config.export.otlp.headers.insert(header_name(name)?, Secret(header_value(text)?));
+            Ok(())
+        }),
+        ..key(
+            "export.otlp.headers",
+            "headers by name such as {x-scope-orgid: team}",
+            "{}",
+            "Sent with every request. Secrets are better kept in the environment.",
+            // `headers:` with nothing below it is an empty map; no error repeats the value, which may be a secret.
+            |_, text| match text {
+                "" => Ok(()),
+                _ => Err("expected headers by name such as {x-scope-orgid: team}, found one value".into()),
+            },
+        )
+    },
+    key(
+        "export.otlp.compression",
+        "none, gzip or zstd",
+        "none",
+        "Compression of requests. The Collector takes all three.",
+        |config, text| {
+            let words = [("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
+            word(text, &words).map(|value| config.export.otlp.compression = value)
+        },
+    ),
+    key("export.otlp.timeout", "a duration from 1ms to 1h", "10s", "The limit of one request.", |config, text| {
+        duration(text, TIMEOUT).map(|value| config.export.otlp.timeout = value)
+    }),
+    key("export.otlp.interval", "a duration from 100ms to 1h", "15s", "Time between two pushes.", |config, text| {
+        duration(text, INTERVAL).map(|value| config.export.otlp.interval = value)
+    }),
+    key(
+        "export.otlp.temporality",
+        "cumulative, delta or lowmemory",
+        "cumulative",
+        "Whether counters are totals since their start or increments (some vendors want delta). For counters, \
+         lowmemory is delta.",
+        |config, text| {
+            let words = [
+                ("cumulative", Temporality::Cumulative),
+                ("delta", Temporality::Delta),
+                ("lowmemory", Temporality::LowMemory),
+            ];
+            word(text, &words).map(|value| config.export.otlp.temporality = value)
+        },
+    ),
+    key(
+        "export.otlp.point_names",
+        "true or false",
+        "true",
+        "Copy the names of pod, container and process to every point. The Collector's prometheus exporter needs them \
+         there to tell two pods apart.",
+        |config, text| boolean(text).map(|value| config.export.otlp.point_names = value),
+    ),
+    key(
+        "export.otlp.process_power",
+        "true or false",
+        "false",
+        "Export the power of processes, in watts, beside their energy.",
+        |config, text| boolean(text).map(|value| config.export.otlp.process_power = value),
+    ),
+    key(
+        "export.otlp.tls.ca_file",
+        "a path or nothing",
+        "\"\"",
+        "PEM bundle of authorities to trust instead of the system's.",
+        |config, text| optional_path(text).map(|value| config.export.otlp.tls.ca_file = value),
+    ),
+    key("export.otlp.tls.cert_file", "a path or nothing", "\"\"", "PEM certificate of the client.", |config, text| {
+        optional_path(text).map(|value| config.export.otlp.tls.cert_file = value)
+    }),
+    key("export.otlp.tls.key_file", "a path or nothing", "\"\"", "PEM key of the client.", |config, text| {
+        optional_path(text).map(|value| config.export.otlp.tls.key_file = value)
+    }),
+    key(
+        "export.otlp.tls.insecure_skip_verify",
+        "true or false",
+        "false",
+        "Accept any certificate: anyone on the way can read and change what is sent.",
+        |config, text| boolean(text).map(|value| config.export.otlp.tls.insecure_skip_verify = value),
+    ),
+    key("export.stdout.enabled", "true or false", "true", "Whether to print.", |config, text| {
+        boolean(text).map(|value| config.export.stdout.enabled = value)
+    }),
+    key(
+        "export.stdout.format",
+        "table or json",
+        "table",
+        "A table of the top workloads, or JSON lines.",
+        |config, text| {
+            let words = [("table", StdoutFormat::Table), ("json", StdoutFormat::Json)];
+            word(text, &words).map(|value| config.export.stdout.format = value)
+        },
+    ),
+];
+
+const fn key(path: &'static str, form: &'static str, default: &'static str, help: &'static str, set: Set) -> Key {
+    Key { path, form, default, help, set, set_entry: None }
+}
+
+/// The key at a path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether keys stand below this path.
+pub(super) fn is_section(path: &str) -> bool {
+    SECTIONS.iter().any(|(section, _)| *section == path)
+}

@@ -1,0 +1,177 @@
+//! How one value is read: durations, words, counts, watts, endpoints, header names.
+//!
+//! Every function takes the text as it was written and either gives the value or a sentence that says what is
+//! expected, with the unit, and what was found instead. Text from outside is shortened and escaped before it enters
+//! a sentence, so that a binary file given by mistake cannot garble a terminal.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+/// The longest piece of a user's text that an error repeats, in characters.
+const QUOTED_MAX: usize = 60;
+
+/// The limits of every configurable interval.
+pub(super) const INTERVAL: [Duration; 2] = [Duration::from_millis(100), HOUR];
+/// The limits of a request's time.
+pub(super) const TIMEOUT: [Duration; 2] = [Duration::from_millis(1), HOUR];
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A user's text for a sentence: control characters escaped, and cut.
+pub(super) fn shorten(text: &str) -> String {
+    let mut short = String::new();
+    for c in text.chars().take(QUOTED_MAX) {
+        if matches!(c, '\'' | '"' | '\\') { short.push(c) } else { short.extend(c.escape_debug()) }
+    }
+    if text.chars().nth(QUOTED_MAX).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// `'text'`, or `nothing`.
+pub(super) fn quote(text: &str) -> String {
+    if text.is_empty() { "nothing".into() } else { format!("'{}'", shorten(text)) }
+}
+
+/// `expected …, found …`.
+pub(super) fn expected(what: &str, found: &str) -> String {
+    format!("expected {what}, found {}", quote(found))
+}
+
+/// A whole number with a unit: `500ms`, `1s`, `2m`, `1h`, within `limits`.
+pub(super) fn duration(text: &str, limits: [Duration; 2]) -> Result<Duration, String> {
+    let wrong = || expected("a duration such as 500ms, 15s, 2m or 1h", text);
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        "" => return Err(format!("{}; write {number}s", wrong())),
+        _ => return Err(wrong()),
+    };
+    let value = Duration::from_millis(millis.unwrap_or(u64::MAX));
+    if value < limits[0] || value > limits[1] {
+        return Err(expected(&format!("{} to {}", spell(limits[0]), spell(limits[1])), text));
+    }
+    Ok(value)
+}
+
+/// The shortest spelling that [`duration`] reads: `1h`, `15s`, `100ms`.
+fn spell(value: Duration) -> String {
+    match value.as_millis() {
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+/// One of a few words, in any case.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    if let Some((_, value)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
+        return Ok(*value);
+    }
+    Err(expected(&choice(words.iter().map(|(word, _)| *word)), text))
+}
+
+/// `a, b or c`.
+fn choice<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<_> = words.collect();
+    match words.split_last() {
+        Some((last, [])) => (*last).to_string(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// `true` or `false`. The other words of YAML 1.1 (`yes`, `off`) are not taken: `off` means something else here.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    word(text, &[("true", true), ("false", false)])
+}
+
+/// A whole number of at least 1.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n >= 1).ok_or_else(|| expected("a whole number of at least 1", text))
+}
+
+/// Watts: finite and not negative.
+pub(super) fn watts(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|watts: &f64| watts.is_finite() && *watts >= 0.0);
+    value.map(|watts| watts + 0.0).ok_or_else(|| expected("watts, a number of at least 0 such as 12.5", text))
+}
+
+/// A path; whether something is there is seen when it is opened.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(expected("a path", text));
+    }
+    Ok(text.into())
+}
+
+/// A path, or nothing.
+pub(super) fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() { Ok(None) } else { path(text).map(Some) }
+}
+
+/// A URL of scheme http or https with a host, as it was written. `exact` is used as it is and may have a query; to
+/// any other a path is appended, so it may not.
+pub(super) fn endpoint(text: &str, exact: bool) -> Result<String, String> {
+    if user_info(text) {
+        // Not repeated: it holds a password.
+        return Err("a user name in the URL is not sent to the receiver; use export.otlp.headers".into());
+    }
+    // Queries may hold keys, so they are not repeated either.
+    let wrong = || expected("a URL such as http://host:4317", text.split('?').next().unwrap_or_default());
+    let Some((scheme, _)) = text.split_once("://") else {
+        let whole = format!("http://{text}");
+        let advice = if is_url(&whole) { format!("; write {whole}, or https:// for TLS") } else { String::new() };
+        return Err(wrong() + &advice);
+    };
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        let advice = match scheme {
+            "grpc" => "; write http:// and set export.otlp.protocol to grpc",
+            _ => "; the scheme is http, or https for TLS",
+        };
+        return Err(wrong() + advice);
+    }
+    if !is_url(text) {
+        return Err(wrong());
+    }
+    if text.contains('#') || (text.contains('?') && !exact) {
+        return Err(format!("{}; a path is appended to it, so it ends before any '?' or '#'", wrong()));
+    }
+    Ok(text.into())
+}
+
+/// Whether both the WHATWG reading (which knows ports) and that of the HTTP client (which takes no spaces,
+/// backslashes or other repairs) accept it, with a host.
+fn is_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| url.has_host())
+        && text.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+fn user_info(text: &str) -> bool {
+    let after = text.split_once("://").map_or(text, |(_, rest)| rest);
+    after.split(['/', '?', '#']).next().unwrap_or_default().contains('@')
+}
+
+/// The name of a header, in lower case: names differ only by spelling, and HTTP/2 takes no capitals.
+pub(super) fn header_name(text: &str) -> Result<String, String> {
+    match http::HeaderName::from_bytes(text.as_bytes()) {
+        Ok(name) => Ok(name.as_str().into()),
+        // Not repeated: where a separator is missing, the name holds the value.
+        Err(_) => Err("expected the name of a header: letters, digits and '-'".into()),
+    }
+}
+
+/// The value of a header. It is a secret: no error repeats it.
+pub(super) fn header_value(text: &str) -> Result<String, String> {
+    match http::HeaderValue::from_str(text) {
+        Ok(_) => Ok(text.into()),
+        Err(_) => Err("expected the value of a header: visible ASCII characters on one line".into()),
+    }
+}

@@ -1,0 +1,265 @@
+//! The books as JSON lines: one object per tick, then one `total`. A contract, version 1 (see ARCHITECTURE.md).
+//!
+//! Energy is in whole µJ and adds up exactly: of every primary zone `measured = idle + attributed + unattributed`, of
+//! the node `active` is what is attributed, of every parent `active` is its children's plus its `exited`, and the
+//! total is the sum of the ticks. Times are seconds since the baseline on the boot clock; `interval_s` leaves sleep out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::export::{Snapshot, Totals, Workload, ZoneBook};
+use crate::meter::Role;
+use crate::unit::{CpuTime, Microjoules};
+use crate::workload::{Identity, WorkloadId};
+
+/// The version of the contract.
+const VERSION: u32 = 1;
+
+/// Turns successive snapshots into lines.
+#[derive(Debug, Default)]
+pub struct Report {
+    seen: BTreeMap<u64, Seen>,
+    total: BTreeMap<WorkloadId, Lived>,
+    zones: Vec<ZoneBook>,
+    ticks: u64,
+    time: Duration,
+    awake: Duration,
+}
+
+/// The totals of a row as the last snapshot had them.
+#[derive(Debug, Default)]
+struct Seen {
+    cpu: CpuTime,
+    active: Vec<Microjoules>,
+    exited: Vec<Microjoules>,
+}
+
+/// All that a workload ever used, over all its rows.
+#[derive(Debug, Default, Clone)]
+struct Lived {
+    identity: Option<Arc<Identity>>,
+    parent: String,
+    cpu: u64,
+    active: Vec<u64>,
+    exited: Vec<u64>,
+    ended: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    r#type: &'static str,
+    version: u32,
+    tick: u64,
+    time_s: f64,
+    interval_s: f64,
+    zones: Vec<ZoneLine<'a>>,
+    workloads: Vec<WorkloadLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct ZoneLine<'a> {
+    zone: &'a str,
+    domain: &'static str,
+    role: &'static str,
+    quality: &'static str,
+    state: &'static str,
+    measured_uj: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    covers_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_uj: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributed_uj: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unattributed_uj: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct WorkloadLine<'a> {
+    id: String,
+    kind: &'static str,
+    parent: Option<&'a str>,
+    name: &'a str,
+    attributes: BTreeMap<&'static str, &'a str>,
+    cpu_us: u64,
+    active_uj: BTreeMap<&'a str, u64>,
+    exited_uj: BTreeMap<&'a str, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_s: Option<f64>,
+}
+
+impl Report {
+    /// Takes the next snapshot. The baseline gives no line.
+    pub fn tick(&mut self, snapshot: &Snapshot) -> Option<String> {
+        self.time = snapshot.at.boot.saturating_sub(snapshot.baseline.boot);
+        self.zones.clone_from(&snapshot.zones);
+        let mut used: BTreeMap<WorkloadId, Lived> = BTreeMap::new();
+        for (row, workload) in snapshot.rows() {
+            let increment = self.advance(snapshot, row, workload);
+            if workload.identity.id == WorkloadId::Node
+                || increment.cpu > 0
+                || increment.active.iter().any(|uj| *uj > 0)
+            {
+                used.entry(workload.identity.id.clone()).or_default().add(&increment);
+            }
+        }
+        let living = |serial: &u64| snapshot.workloads.iter().flatten().any(|workload| workload.serial == *serial);
+        if self.seen.len() > snapshot.workloads.len() {
+            self.seen.retain(|serial, _| living(serial));
+        }
+        if snapshot.tick == 0 {
+            return None;
+        }
+        self.ticks += 1;
+        self.awake += snapshot.interval;
+        let line = Line {
+            r#type: "tick",
+            version: VERSION,
+            tick: snapshot.tick,
+            time_s: self.time.as_secs_f64(),
+            interval_s: snapshot.interval.as_secs_f64(),
+            zones: snapshot
+                .zones
+                .iter()
+                .filter(|book| is_listed(book))
+                .map(|book| of_tick(book, snapshot.interval))
+                .collect(),
+            workloads: workload_lines(&snapshot.zones, used.values(), None),
+        };
+        serde_json::to_string(&line).ok()
+    }
+
+    /// The last line: everything summed, every workload that ever lived.
+    #[must_use]
+    pub fn total(&self, baseline: Timestamp) -> String {
+        let line = Line {
+            r#type: "total",
+            version: VERSION,
+            tick: self.ticks,
+            time_s: self.time.as_secs_f64(),
+            interval_s: self.awake.as_secs_f64(),
+            zones: self.zones.iter().map(of_total).collect(),
+            workloads: workload_lines(&self.zones, self.total.values(), Some(baseline)),
+        };
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+
+    /// What a row used since the last snapshot, added to its total.
+    fn advance(&mut self, snapshot: &Snapshot, row: usize, workload: &Workload) -> Lived {
+        let zones = snapshot.zones.len();
+        let seen = self.seen.entry(workload.serial).or_default();
+        seen.active.resize(zones, Microjoules::ZERO);
+        seen.exited.resize(zones, Microjoules::ZERO);
+        let cpu = snapshot.cpu.get(row).copied().unwrap_or_default();
+        let mut increment = Lived {
+            identity: Some(Arc::clone(&workload.identity)),
+            parent: parent_of(snapshot, workload),
+            // Differences of whole microseconds, so that the ticks sum to the total.
+            cpu: cpu.micros() - seen.cpu.micros(),
+            ended: workload.ended,
+            ..Lived::default()
+        };
+        seen.cpu = cpu;
+        for zone in 0..zones {
+            let (active, exited) = (snapshot.active_of(row, zone), snapshot.exited_of(row, zone));
+            increment.active.push((active - seen.active[zone]).0);
+            increment.exited.push((exited - seen.exited[zone]).0);
+            (seen.active[zone], seen.exited[zone]) = (active, exited);
+        }
+        self.total.entry(workload.identity.id.clone()).or_default().add(&increment);
+        increment
+    }
+}
+
+impl Lived {
+    fn add(&mut self, more: &Self) {
+        self.identity.clone_from(&more.identity);
+        self.parent.clone_from(&more.parent);
+        self.ended = more.ended;
+        self.cpu += more.cpu;
+        for (sum, part) in [(&mut self.active, &more.active), (&mut self.exited, &more.exited)] {
+            sum.resize(part.len().max(sum.len()), 0);
+            for (sum, part) in sum.iter_mut().zip(part) {
+                *sum += part;
+            }
+        }
+    }
+}
+
+fn parent_of(snapshot: &Snapshot, workload: &Workload) -> String {
+    let parent = snapshot.workloads.get(workload.parent).and_then(Option::as_ref);
+    parent.map_or_else(String::new, |parent| parent.identity.id.to_string())
+}
+
+/// A stand-in that no longer stands in is not there any more; a meter that vanished still is, as `gone`.
+fn is_listed(book: &ZoneBook) -> bool {
+    book.zone.quality == crate::meter::Quality::Measured || book.state != crate::meter::State::Gone
+}
+
+fn of_tick(book: &ZoneBook, interval: Duration) -> ZoneLine<'_> {
+    let sums = Totals {
+        measured: book.measured.unwrap_or_default(),
+        idle: book.idle,
+        attributed: book.attributed,
+        unattributed: book.unattributed,
+    };
+    let mut line = zone_line(book, &sums);
+    line.measured_uj = book.measured.map(|energy| energy.0);
+    line.covers_s = book.measured.filter(|_| book.covers > interval).map(|_| book.covers.as_secs_f64());
+    line
+}
+
+fn of_total(book: &ZoneBook) -> ZoneLine<'_> {
+    zone_line(book, &book.total)
+}
+
+fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
+    let zone = &book.zone;
+    let primary = |energy: Microjoules| (zone.role == Role::Primary).then_some(energy.0);
+    ZoneLine {
+        zone: &zone.id,
+        domain: zone.domain.as_str(),
+        role: zone.role.as_str(),
+        quality: zone.quality.as_str(),
+        state: book.state.as_str(),
+        measured_uj: Some(sums.measured.0),
+        covers_s: None,
+        idle_uj: primary(sums.idle),
+        attributed_uj: primary(sums.attributed),
+        unattributed_uj: primary(sums.unattributed),
+    }
+}
+
+fn workload_lines<'a>(
+    zones: &'a [ZoneBook],
+    lived: impl Iterator<Item = &'a Lived>,
+    total_since: Option<Timestamp>,
+) -> Vec<WorkloadLine<'a>> {
+    let by_zone = |energy: &[u64]| -> BTreeMap<&'a str, u64> {
+        let primary = |book: &&ZoneBook| book.zone.role == Role::Primary;
+        let booked = zones.iter().zip(energy).filter(|(book, energy)| primary(book) || **energy > 0);
+        booked.map(|(book, energy)| (book.zone.id.as_str(), *energy)).collect()
+    };
+    lived
+        .filter_map(|lived| {
+            let identity = lived.identity.as_deref()?;
+            let id = identity.id.to_string();
+            let seconds = |since: Timestamp, ended: Timestamp| ended.boot.saturating_sub(since.boot).as_secs_f64();
+            Some(WorkloadLine {
+                kind: identity.id.kind().as_str(),
+                parent: (identity.id != WorkloadId::Node).then_some(lived.parent.as_str()),
+                name: &identity.name,
+                attributes: identity.attributes.iter().map(|(key, value)| (*key, value.as_str())).collect(),
+                cpu_us: lived.cpu,
+                active_uj: by_zone(&lived.active),
+                exited_uj: by_zone(&lived.exited),
+                ended_s: total_since.and_then(|since| lived.ended.map(|ended| seconds(since, ended))),
+                id,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,278 @@
+//! RAPL over powercap: `/sys/class/powercap/<type>:<id>[:<id>]/{name,energy_uj,max_energy_range_uj}`.
+//!
+//! Energy is in µJ; the counter wraps at `max_energy_range_uj` (262 kJ with the usual 61 µJ unit, 65.7 kJ with AMD's
+//! 15.3 µJ). `energy_uj` is readable by its owner, root, alone (mode 0400); a failing register read shows as EINVAL.
+//! Names decide, not directory numbers: ids are hexadecimal and in any order. Several control types may name the same
+//! zones (`intel-rapl-mmio` beside `intel-rapl`), and foreign ones may stand beside them (`arm-scmi`, `dtpm`: a gauge
+//! `power_uw` and no energy); one zone that cannot be read costs that zone only. See the kernel's
+//! Documentation/power/powercap/powercap.rst and drivers/powercap/.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::host::{EntryKind, Errno, Host, Kept, is_denied};
+use crate::meter::{Backend, Domain, Found, Meter, Quality, Reading, Role, Sensor, Value, Why, Zone};
+use crate::unit::Microwatts;
+
+/// The entry in the table of meters.
+pub const BACKEND: Backend = Backend { name: "rapl", discover, fingerprint };
+
+const CLASS: &str = "sys/class/powercap";
+const ADVICE: &str = "energy_uj is readable by root only (CVE-2020-8694): run as root, or grant CAP_DAC_READ_SEARCH \
+                      (systemd: AmbientCapabilities=CAP_DAC_READ_SEARCH)";
+/// What a package is assumed to draw at most where it states no limit.
+const PACKAGE_MAX: Microwatts = Microwatts(1_000_000_000);
+/// Limits at or above this are "unlimited" (4,090 W and its neighbours), as is 0.
+const UNLIMITED: u64 = 4_000_000_000;
+
+/// The RAPL zones of the machine, read together.
+struct Rapl {
+    zones: Vec<Arc<Zone>>,
+    files: Vec<Kept>,
+    buffer: Vec<u8>,
+}
+
+/// One directory of the powercap class.
+struct Found0 {
+    dir: String,
+    control: String,
+    name: String,
+    parent: Option<String>,
+}
+
+fn discover(host: &Host, _: &Config) -> Found {
+    let directories = directories(host);
+    if directories.is_empty() {
+        return Found::Absent(format!("no zones under {}", host.shown(CLASS)));
+    }
+    let mut rapl = Rapl { zones: Vec::new(), files: Vec::new(), buffer: Vec::new() };
+    let mut ids = BTreeMap::new();
+    let mut denied = None;
+    let mut readable = false;
+    for (entry, found) in &directories {
+        let Some((file, gauge, result)) = probe(host, &found.dir) else { continue };
+        match result {
+            Err(errno) if is_denied(errno) => denied = Some(host.shown(&file)),
+            _ => readable = true,
+        }
+        let parent = found.parent.as_ref().and_then(|parent| directories.get(parent));
+        let id = unique_id(found, parent, entry, &mut ids);
+        let parent_id = found.parent.as_ref().and_then(|parent| ids.get(parent)).cloned();
+        let zone = zone(host, found, id, parent_id, gauge, parent.map(|parent| parent.dir.as_str()));
+        rapl.zones.push(Arc::new(zone));
+        rapl.files.push(Kept::new(file));
+    }
+    match (rapl.zones.is_empty(), readable, denied) {
+        (true, ..) => Found::Absent(format!("{} has no zone with a meter", host.shown(CLASS))),
+        // The zones are kept although all are denied: they are listed with advice, and tried again at every tick.
+        (_, false, Some(path)) => Found::Denied { path, advice: ADVICE.to_owned(), meters: vec![Box::new(rapl)] },
+        _ => Found::Meters(vec![Box::new(rapl)]),
+    }
+}
+
+/// Changes when a zone comes, goes or is registered anew.
+fn fingerprint(host: &Host) -> u64 {
+    let mut sum = 0_u64;
+    let _ = host.list(CLASS, |name, inode, _| {
+        let mut hasher = DefaultHasher::new();
+        (name, inode).hash(&mut hasher);
+        // Order does not matter, so that no list has to be kept.
+        sum = sum.wrapping_add(hasher.finish());
+    });
+    sum
+}
+
+/// The zone directories by entry name. The class holds a flat link for each; nested directories are looked into too,
+/// since a partial copy of sysfs may hold only those.
+fn directories(host: &Host) -> BTreeMap<String, Found0> {
+    let mut found = BTreeMap::new();
+    let mut queue = vec![(CLASS.to_owned(), None::<String>)];
+    while let Some((dir, above)) = queue.pop() {
+        let mut entries = Vec::new();
+        let _ = host.list(&dir, |name, _, kind| {
+            if kind != EntryKind::File {
+                entries.push(String::from_utf8_lossy(name).into_owned());
+            }
+        });
+        for entry in entries {
+            let inside = above.as_ref().is_none_or(|above| entry.starts_with(&format!("{above}:")));
+            let depth = dir.matches('/').count();
+            if !inside || found.contains_key(&entry) || depth > 6 {
+                continue;
+            }
+            let path = format!("{dir}/{entry}");
+            if let Some((control, id)) = entry.split_once(':') {
+                let name = read_text(host, &format!("{path}/name"));
+                let parent = id.rsplit_once(':').map(|(parent, _)| format!("{control}:{parent}"));
+                let control = control.to_owned();
+                if let Some(name) = name {
+                    found.insert(entry.clone(), Found0 { dir: path.clone(), control, name, parent });
+                }
+            }
+            queue.push((path, Some(entry)));
+        }
+    }
+    found
+}
+
+/// The file that is read, whether it is a gauge, and what a first read said.
+fn probe(host: &Host, dir: &str) -> Option<(String, bool, Result<(), Errno>)> {
+    let mut buffer = Vec::new();
+    [("energy_uj", false), ("power_uw", true)].into_iter().find_map(|(name, gauge)| {
+        let file = format!("{dir}/{name}");
+        match host.read(&file, &mut buffer) {
+            Err(Errno::NOENT) => None,
+            result => Some((file, gauge, result)),
+        }
+    })
+}
+
+/// `rapl:package-0`, `rapl:package-0/dram`, `intel-rapl-mmio:package-0`; equal names get their directory behind `#`.
+fn unique_id(found: &Found0, parent: Option<&Found0>, entry: &str, ids: &mut BTreeMap<String, String>) -> String {
+    let control = if found.control == "intel-rapl" { "rapl" } else { &found.control };
+    let mut id = match parent {
+        Some(parent) => format!("{control}:{}/{}", parent.name, found.name),
+        None => format!("{control}:{}", found.name),
+    };
+    if ids.values().any(|taken| *taken == id) {
+        id = format!("{id}#{entry}");
+    }
+    ids.insert(entry.to_owned(), id.clone());
+    id
+}
+
+fn zone(
+    host: &Host,
+    found: &Found0,
+    id: String,
+    parent: Option<String>,
+    gauge: bool,
+    parent_dir: Option<&str>,
+) -> Zone {
+    let domain = if is_rapl(&found.control) { domain(&found.name) } else { Domain::Other };
+    let range = read_number(host, &format!("{}/max_energy_range_uj", found.dir)).filter(|range| *range > 0);
+    let mut limit = limit(host, &found.dir);
+    if matches!(domain, Domain::Core | Domain::Uncore) {
+        // A part draws no more than its package may.
+        limit = limit.or_else(|| parent_dir.and_then(|dir| self::limit(host, dir)));
+    }
+    let power_max = Microwatts(limit.unwrap_or(PACKAGE_MAX).0.saturating_mul(3) / 2);
+    Zone {
+        id,
+        name: found.name.clone(),
+        source: "rapl",
+        domain,
+        role: Role::Unclassified,
+        why: String::new(),
+        quality: Quality::Measured,
+        parent,
+        sensor: if gauge { Sensor::Gauge } else { Sensor::microjoules(range) },
+        power_max,
+        path: host.shown(&found.dir),
+    }
+}
+
+/// Whether a control type is one of RAPL's, and not a foreign one beside it.
+#[must_use]
+pub fn is_rapl(control: &str) -> bool {
+    control.starts_with("intel-rapl")
+}
+
+/// The domain that a zone's name stands for.
+fn domain(name: &str) -> Domain {
+    let name = name.to_ascii_lowercase();
+    match name.split('-').next().unwrap_or_default() {
+        "package" => Domain::Package,
+        "core" | "cores" => Domain::Core,
+        "uncore" => Domain::Uncore,
+        "dram" | "memory" => Domain::Dram,
+        "psys" | "platform" => Domain::Psys,
+        _ => Domain::Other,
+    }
+}
+
+/// The most that a zone's constraints allow: the rated maximum, or 1.5 × the long-term limit; and never less than its
+/// short-term limit, which a laptop reaches for seconds at a time.
+fn limit(host: &Host, dir: &str) -> Option<Microwatts> {
+    let number = |file: String| read_number(host, &file).filter(|limit| (1..UNLIMITED).contains(limit));
+    let rated = number(format!("{dir}/constraint_0_max_power_uw"));
+    let long = number(format!("{dir}/constraint_0_power_limit_uw"));
+    let is_short = read_text(host, &format!("{dir}/constraint_1_name")).is_some_and(|name| name == "short_term");
+    let short = if is_short { number(format!("{dir}/constraint_1_power_limit_uw")) } else { None };
+    let base = rated.or_else(|| long.map(|long| long.saturating_mul(3) / 2));
+    base.max(short).map(Microwatts)
+}
+
+fn read_text(host: &Host, path: &str) -> Option<String> {
+    let mut buffer = Vec::new();
+    host.read(path, &mut buffer).ok()?;
+    let text = String::from_utf8_lossy(&buffer).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+fn read_number(host: &Host, path: &str) -> Option<u64> {
+    read_text(host, path)?.parse().ok()
+}
+
+/// The number in a sysfs attribute: decimal digits and a newline.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.trim_ascii().parse().ok()
+}
+
+impl Meter for Rapl {
+    fn zones(&self) -> &[Arc<Zone>] {
+        &self.zones
+    }
+
+    fn read(&mut self, host: &Host, now: Timestamp, out: &mut [Reading]) {
+        for ((zone, file), out) in self.zones.iter().zip(&mut self.files).zip(out) {
+            let value = match host.reread(file, &mut self.buffer) {
+                Ok(()) => match (parse(&self.buffer), zone.sensor) {
+                    (Some(number), Sensor::Counter { .. }) => Value::Ticks(number),
+                    (Some(number), Sensor::Gauge) => Value::Power(Microwatts(number)),
+                    (None, _) => Value::Missing(Why::Malformed),
+                },
+                Err(errno) => Value::Missing(why(errno)),
+            };
+            *out = Reading { at: now, value };
+        }
+    }
+}
+
+/// What a failed read means for a meter.
+#[must_use]
+pub fn why(errno: Errno) -> Why {
+    match errno {
+        _ if is_denied(errno) => Why::Denied,
+        Errno::AGAIN | Errno::BUSY | Errno::INTR => Why::Busy,
+        _ => Why::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_whole_or_nothing() {
+        assert_eq!(parse(b"123\n"), Some(123));
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"12a\n"), None);
+        assert_eq!(parse(b"-1\n"), None);
+        assert_eq!(parse(b"99999999999999999999999\n"), None);
+        assert_eq!(parse(&[0xff]), None);
+    }
+
+    #[test]
+    fn names_decide() {
+        assert_eq!(domain("package-1-die-0"), Domain::Package);
+        assert_eq!(domain("psys-1"), Domain::Psys);
+        assert_eq!(domain("DRAM"), Domain::Dram);
+        assert_eq!(domain("core"), Domain::Core);
+        assert_eq!(domain("gt"), Domain::Other);
+    }
+}

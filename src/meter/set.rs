@@ -1,0 +1,272 @@
+//! The meters that were found: what part each zone plays in the sum, and when to look again.
+//!
+//! Containment decides the roles, never a label: packages (and their dies) and DRAM are primary; core and uncore are
+//! parts of their package (AMD's `core` is one single core); psys contains everything and is only a reference, unless
+//! there is no package; a second control type that names the same zone is a duplicate; what is not known is not summed.
+//! The estimator is primary only while no package or whole-node zone can be read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::host::Host;
+use crate::meter::rapl::is_rapl;
+use crate::meter::{Domain, Found, METERS, Meter, Quality, Reading, Role, Value, Why, Zone};
+
+/// How often the machine is looked over for new meters even if no fingerprint changed.
+const REDISCOVER: Duration = Duration::from_secs(60);
+/// How long no real zone may be readable before the estimator comes back.
+const BLIND: Duration = Duration::from_secs(60);
+
+/// The meters of a machine.
+pub struct MeterSet {
+    meters: Vec<Box<dyn Meter>>,
+    /// The zones of all meters in the order of `readings`, with their roles.
+    zones: Vec<Arc<Zone>>,
+    readings: Vec<Reading>,
+    reports: Vec<Report>,
+    fingerprint: u64,
+    looked: Option<Timestamp>,
+    /// When a real package or whole-node zone was last readable; `None`: not yet.
+    seen: Option<Timestamp>,
+    estimating: bool,
+}
+
+/// What a backend said when it was looked for, for `discover` and the start-up lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The backend.
+    pub name: &'static str,
+    /// What it found, in words.
+    pub outcome: Outcome,
+}
+
+/// What a backend found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// This many zones.
+    Found(usize),
+    /// Nothing, and where it looked.
+    Absent(String),
+    /// A path that may not be read, and how to allow it.
+    Denied(String, String),
+}
+
+impl MeterSet {
+    /// No meters yet; the first [`MeterSet::sample`] looks for them.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            meters: Vec::new(),
+            zones: Vec::new(),
+            readings: Vec::new(),
+            reports: Vec::new(),
+            fingerprint: 0,
+            looked: None,
+            seen: None,
+            estimating: false,
+        }
+    }
+
+    /// Looks for meters if it is due or something changed, and reads them all.
+    pub fn sample(&mut self, host: &Host, config: &Config, now: Timestamp) {
+        let fingerprint = METERS.iter().fold(0_u64, |sum, meter| sum.rotate_left(7) ^ (meter.fingerprint)(host));
+        let due = self.looked.is_none_or(|looked| now.boot.saturating_sub(looked.boot) >= REDISCOVER);
+        if due || fingerprint != self.fingerprint {
+            self.discover(host, config);
+            self.fingerprint = fingerprint;
+            self.looked = Some(now);
+        }
+        let mut start = 0;
+        for meter in &mut self.meters {
+            let end = start + meter.zones().len();
+            meter.read(host, now, &mut self.readings[start..end]);
+            start = end;
+        }
+        self.choose(now);
+    }
+
+    /// The zones that are offered now, with what they said: the estimator's only while it stands in for a meter.
+    pub fn readings(&self) -> impl Iterator<Item = (&Arc<Zone>, Reading)> {
+        let shown = |zone: &Zone| zone.quality == Quality::Measured || self.estimating;
+        self.zones
+            .iter()
+            .zip(&self.readings)
+            .filter(move |(zone, _)| shown(zone))
+            .map(|(zone, reading)| (zone, *reading))
+    }
+
+    /// What each backend said when it was last looked for.
+    #[must_use]
+    pub fn reports(&self) -> &[Report] {
+        &self.reports
+    }
+
+    fn discover(&mut self, host: &Host, config: &Config) {
+        // The estimator keeps its state: it is looked for once.
+        let model = self.meters.iter().position(|meter| is_model(meter.as_ref())).map(|at| self.meters.swap_remove(at));
+        self.meters.clear();
+        self.reports.clear();
+        let mut kept = model;
+        for backend in METERS {
+            if backend.name == "model" {
+                if let Some(model) = kept.take() {
+                    self.reports.push(Report { name: backend.name, outcome: Outcome::Found(1) });
+                    self.meters.push(model);
+                    continue;
+                }
+            }
+            let (outcome, meters) = match (backend.discover)(host, config) {
+                Found::Meters(meters) => (Outcome::Found(meters.iter().map(|meter| meter.zones().len()).sum()), meters),
+                Found::Absent(what) => (Outcome::Absent(what), Vec::new()),
+                Found::Denied { path, advice, meters } => (Outcome::Denied(path, advice), meters),
+            };
+            self.reports.push(Report { name: backend.name, outcome });
+            self.meters.extend(meters);
+        }
+        let zones: Vec<Arc<Zone>> = self.meters.iter().flat_map(|meter| meter.zones().iter().cloned()).collect();
+        self.zones = with_roles(&zones);
+        let missing = Reading { at: Timestamp::default(), value: Value::Missing(Why::Pending) };
+        self.readings.clear();
+        self.readings.resize(self.zones.len(), missing);
+    }
+
+    /// Decides whether the estimator stands in (accounting rule 11). It books the interval in which a real zone first
+    /// answers, since that zone's own books only begin there; from the next tick on it is gone.
+    fn choose(&mut self, now: Timestamp) {
+        let answers = self
+            .zones
+            .iter()
+            .zip(&self.readings)
+            .any(|(zone, reading)| stands_for_the_machine(zone) && !matches!(reading.value, Value::Missing(_)));
+        let was_seen = self.seen;
+        if answers {
+            self.seen = Some(now);
+        }
+        self.estimating = match was_seen {
+            None => !(answers && !self.estimating),
+            Some(seen) => !answers && now.boot.saturating_sub(seen.boot) >= BLIND,
+        };
+        if self.estimating && !answers {
+            self.seen = None;
+        }
+    }
+}
+
+impl Default for MeterSet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn is_model(meter: &dyn Meter) -> bool {
+    meter.zones().iter().all(|zone| zone.quality == Quality::Estimated)
+}
+
+/// Whether a zone makes the estimator superfluous.
+fn stands_for_the_machine(zone: &Zone) -> bool {
+    zone.quality == Quality::Measured
+        && zone.role == Role::Primary
+        && matches!(zone.domain, Domain::Package | Domain::Psys | Domain::Host | Domain::Module)
+}
+
+/// The zones with the role of each, from what the others are.
+#[must_use]
+pub fn with_roles(zones: &[Arc<Zone>]) -> Vec<Arc<Zone>> {
+    zones
+        .iter()
+        .map(|zone| {
+            let (role, why) = role(zone, zones);
+            let mut zone = Zone::clone(zone);
+            zone.role = role;
+            zone.why = if zone.why.is_empty() { why } else { format!("{why}; {}", zone.why) };
+            Arc::new(zone)
+        })
+        .collect()
+}
+
+fn role(zone: &Zone, all: &[Arc<Zone>]) -> (Role, String) {
+    let said = |role, why: &str| (role, why.to_owned());
+    if zone.quality == Quality::Estimated {
+        return said(Role::Primary, "a model, while no package or whole-node meter can be read");
+    }
+    if let Some(twin) = twin(zone, all) {
+        return (Role::Duplicate, format!("the same counter as {}", twin.id));
+    }
+    let packages =
+        all.iter().filter(|other| other.domain == Domain::Package && other.quality == Quality::Measured).count();
+    match zone.domain {
+        Domain::Package => said(Role::Primary, "a processor package"),
+        Domain::Dram => said(Role::Primary, "memory is not part of the package's counter"),
+        Domain::Core => said(Role::Contained, "part of its package (on AMD one single core)"),
+        Domain::Uncore => said(Role::Contained, "part of its package"),
+        Domain::Psys if packages == 0 => said(Role::Primary, "the platform; there is no package to sum"),
+        Domain::Psys => said(Role::Reference, "the platform contains the packages; some firmware misreports it"),
+        _ => said(Role::Unclassified, "not known what it contains: never summed"),
+    }
+}
+
+/// The zone of the preferred control type (`intel-rapl`) that measures the same as this one of another.
+fn twin<'a>(zone: &Zone, all: &'a [Arc<Zone>]) -> Option<&'a Arc<Zone>> {
+    let (control, name) = zone.id.split_once(':')?;
+    if !is_rapl(control) {
+        return None;
+    }
+    // Among several other control types the first in order of name is kept.
+    let rank = |id: &str| id.split_once(':').map(|(control, _)| (control != "rapl", control.to_owned()));
+    all.iter()
+        .filter(|other| other.source == zone.source && other.id != zone.id)
+        .filter(|other| other.id.split_once(':').is_some_and(|(_, other)| other == name))
+        .filter(|other| rank(&other.id) < rank(&zone.id))
+        .min_by_key(|other| rank(&other.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::Sensor;
+    use crate::unit::Microwatts;
+
+    fn roles(zones: &[(&str, Domain)]) -> Vec<Role> {
+        let zones: Vec<_> = zones
+            .iter()
+            .map(|(id, domain)| {
+                Arc::new(Zone {
+                    id: (*id).into(),
+                    name: String::new(),
+                    source: "rapl",
+                    domain: *domain,
+                    role: Role::Unclassified,
+                    why: String::new(),
+                    quality: Quality::Measured,
+                    parent: None,
+                    sensor: Sensor::Gauge,
+                    power_max: Microwatts(1),
+                    path: String::new(),
+                })
+            })
+            .collect();
+        with_roles(&zones).iter().map(|zone| zone.role).collect()
+    }
+
+    #[test]
+    fn twins_are_counted_once_whatever_their_order() {
+        use Role::{Duplicate, Primary};
+        let mmio = ("intel-rapl-mmio:package-0", Domain::Package);
+        let msr = ("rapl:package-0", Domain::Package);
+        assert_eq!(roles(&[mmio, msr]), [Duplicate, Primary]);
+        assert_eq!(roles(&[msr, mmio]), [Primary, Duplicate]);
+        assert_eq!(roles(&[mmio]), [Primary], "alone it is kept");
+        let dram = [("rapl:package-0/dram", Domain::Dram), ("intel-rapl-mmio:package-0/dram", Domain::Dram)];
+        assert_eq!(roles(&dram), [Primary, Duplicate]);
+    }
+
+    #[test]
+    fn psys_is_a_reference_beside_packages_and_primary_without() {
+        assert_eq!(roles(&[("rapl:psys", Domain::Psys)]), [Role::Primary]);
+        let both = [("rapl:psys", Domain::Psys), ("rapl:package-0", Domain::Package)];
+        assert_eq!(roles(&both), [Role::Reference, Role::Primary]);
+        assert_eq!(roles(&[("arm-scmi:soc", Domain::Other)]), [Role::Unclassified]);
+    }
+}
