@@ -6,6 +6,8 @@
 //! snapshots until every [`Subscription`] has seen its final totals.
 
 pub mod json;
+pub mod otlp;
+pub mod printer;
 pub mod stdout;
 
 use std::sync::Arc;
@@ -156,7 +158,12 @@ impl Subscription {
     #[must_use]
     pub fn take(&mut self) -> Arc<Snapshot> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-        self.seen.fetch_max(snapshot.tick, Ordering::Release);
+        self.saw(snapshot.tick);
         snapshot
+    }
+
+    /// Says that the snapshot of `tick` was seen, for a reader that got it another way.
+    pub fn saw(&self, tick: u64) {
+        self.seen.fetch_max(tick, Ordering::Release);
     }
 }

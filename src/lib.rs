@@ -14,7 +14,7 @@ pub mod attribute;
 pub mod cli;
 pub mod clock;
 pub mod config;
-//pub mod enrich;
+pub mod enrich;
 pub mod export;
 pub mod host;
 pub mod meter;

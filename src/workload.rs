@@ -182,7 +182,8 @@ pub fn classify(path: &str, inside: Kind) -> Verdict {
             }
         }
         Verdict::Unknown if open => {
-            Verdict::Begins(vec![Identity::new(Kind::Slice, path, path.rsplit('/').next().unwrap_or(path))])
+            let name = path.rsplit('/').next().unwrap_or(path);
+            Verdict::Begins(vec![Identity::new(Kind::Slice, path, name).with(crate::semconv::attr::CGROUP, path)])
         }
         Verdict::Unknown | Verdict::Inside => Verdict::Inside,
     }

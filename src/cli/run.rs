@@ -1,8 +1,224 @@
-//! `wattribute run`.
+//! `wattribute run`: the agent on its own thread, the exporters on a current-thread runtime, until SIGTERM or SIGINT.
+//!
+//! The sampling thread never waits for an exporter. At the end there is a last tick, a last push within its grace
+//! period, and for JSON the total; a second signal ends the program at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::agent::Agent;
+use crate::cli::{UsageError, discover, live};
+use crate::clock::{self, Timestamp};
 use crate::config::Config;
-/// Runs.
+use crate::enrich;
+use crate::export::otlp::{GRACE, NodeResource, Otlp};
+use crate::export::printer::Printer;
+use crate::export::{Snapshot, Subscription};
+use crate::meter::set::Outcome;
+use crate::meter::{Quality, State};
+use crate::telemetry::{self, Stats, Telemetry};
+
+/// Snapshots that wait for a slow terminal; beyond that it misses some.
+const WAITING_MAX: usize = 64;
+
+/// Runs the command.
+///
 /// # Errors
-/// None.
-pub fn run(_config: Config) -> anyhow::Result<()> {
+/// A machine whose roots cannot be opened, or settings that cannot work.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let host = live(&config)?;
+    let node = NodeResource { attributes: enrich::host::attributes(&host, &config) };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the network")?;
+    let stats = Arc::new(Stats::default());
+    let exporter = {
+        let _inside = runtime.enter();
+        let settings = &config.export.otlp;
+        let otlp = settings.enabled.then(|| Otlp::new(settings, &config.processes, &node, Arc::clone(&stats)));
+        otlp.transpose().map_err(|error| UsageError(error.to_string()))?
+    };
+    let start = clock::now();
+    let mut agent = Agent::new(host, config.clone(), start);
+    let pushes = exporter.is_some().then(|| agent.subscribe());
+    let (printer, shown) = start_printer(&config, &mut agent, start);
+    agent.step(start);
+    announce(&agent);
+    let (stop, stopped) = channel();
+    let sampler = Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, stopped };
+    let sampler = std::thread::Builder::new().name("sampler".into()).spawn(move || sampler.run(start));
+    let sampler = sampler.context("cannot start the sampling thread")?;
+    let inside = runtime.enter();
+    let own = exporter.as_ref().and_then(|otlp| start_telemetry(otlp, &config, &node, &stats));
+    drop(inside);
+    runtime.block_on(async {
+        let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
+        let push = async {
+            if let (Some(otlp), Some(pushes)) = (exporter, pushes) {
+                otlp.run(pushes, async { drop(quitting.await) }).await;
+            }
+        };
+        let watch = async {
+            let _ = terminated().await;
+            drop(stop);
+            join(sampler).await;
+            drop(quit);
+        };
+        tokio::select! {
+            ((), ()) = async { tokio::join!(push, watch) } => {}
+            () = twice() => {
+                telemetry::warn("second signal: not waiting for the last push");
+                return;
+            }
+        }
+        if let Some(own) = own {
+            own.stop(GRACE).await;
+        }
+    });
+    if let Some(printer) = printer {
+        let _ = printer.join();
+    }
     Ok(())
+}
+
+/// The thread that owns the agent.
+struct Sampler {
+    agent: Agent,
+    config: Config,
+    stats: Arc<Stats>,
+    shown: Option<SyncSender<Arc<Snapshot>>>,
+    stopped: Receiver<()>,
+}
+
+impl Sampler {
+    fn run(mut self, start: Timestamp) {
+        let interval = self.config.interval.0;
+        let mut due = start.boot;
+        let mut states = states(&self.agent.snapshot());
+        loop {
+            due += interval;
+            let now = clock::now().boot;
+            if due <= now {
+                // Late by a whole interval or more (stopped, suspended): one tick covers it, none is made up.
+                due = now;
+            }
+            let last = self.stopped.recv_timeout(due.saturating_sub(now)) != Err(RecvTimeoutError::Timeout);
+            let began = clock::now();
+            self.agent.step(began);
+            let took = clock::now().boot.saturating_sub(began.boot);
+            self.stats.tick_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let snapshot = self.agent.snapshot();
+            self.report(&snapshot, &mut states);
+            if let Some(shown) = &self.shown {
+                let _ = shown.try_send(snapshot);
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Counts refused readings, and says once when a zone's state changes for good or ill.
+    fn report(&self, snapshot: &Snapshot, states: &mut Vec<bool>) {
+        for (index, book) in snapshot.zones.iter().enumerate() {
+            let refused = book.refused;
+            let counts = [refused.reset, refused.gap, refused.implausible, refused.stale, refused.denied, refused.gone];
+            self.stats.set_refused(index, &book.zone.id, counts);
+            let fine = is_fine(book.state);
+            match states.get_mut(index) {
+                None => states.push(fine),
+                Some(before) if *before != fine && book.zone.quality == Quality::Measured => {
+                    *before = fine;
+                    let word = book.state.as_str();
+                    if fine {
+                        telemetry::info(&format!("meter {}: works again ({word})", book.zone.id));
+                    } else {
+                        telemetry::warn(&format!("meter {}: {word}; {}", book.zone.id, book.zone.path));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn states(snapshot: &Snapshot) -> Vec<bool> {
+    snapshot.zones.iter().map(|book| is_fine(book.state)).collect()
+}
+
+fn is_fine(state: State) -> bool {
+    !matches!(state, State::Gone | State::Denied | State::Stale)
+}
+
+/// What was found, once, at the start: on standard error, so that standard output stays the table's.
+fn announce(agent: &Agent) {
+    for report in agent.reports() {
+        match &report.outcome {
+            Outcome::Denied(..) => telemetry::warn(&format!("{}: {}", report.name, discover::outcome(&report.outcome))),
+            outcome => telemetry::info(&format!("{}: {}", report.name, discover::outcome(outcome))),
+        }
+    }
+    for book in agent.snapshot().zones.iter().filter(|book| book.zone.quality == Quality::Estimated) {
+        telemetry::info(&format!("{} stands in for a meter: {}", book.zone.id, book.zone.why));
+    }
+}
+
+/// The thread that writes to standard output.
+fn start_printer(
+    config: &Config,
+    agent: &mut Agent,
+    start: Timestamp,
+) -> (Option<JoinHandle<()>>, Option<SyncSender<Arc<Snapshot>>>) {
+    if !config.export.stdout.enabled {
+        return (None, None);
+    }
+    let (sender, receiver) = sync_channel(WAITING_MAX);
+    let reader: Subscription = agent.subscribe();
+    let printer = Printer::new(config.export.stdout.format, start);
+    let thread = std::thread::Builder::new().name("stdout".into()).spawn(move || printer.run(&receiver, &reader));
+    match thread {
+        Ok(thread) => (Some(thread), Some(sender)),
+        Err(_) => (None, None),
+    }
+}
+
+fn start_telemetry(otlp: &Otlp, config: &Config, node: &NodeResource, stats: &Arc<Stats>) -> Option<Telemetry> {
+    match otlp.own_exporter() {
+        Ok(exporter) => {
+            let settings = &config.export.otlp;
+            Some(Telemetry::start(exporter, settings.interval, &node.own(settings), stats))
+        }
+        Err(error) => {
+            telemetry::warn(&format!("no telemetry of our own: {error}"));
+            None
+        }
+    }
+}
+
+/// SIGTERM or SIGINT.
+async fn terminated() -> std::io::Result<()> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+    Ok(())
+}
+
+/// The second of them.
+async fn twice() {
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+    for _ in 0..2 {
+        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+    }
+}
+
+/// Waits for the sampling thread without blocking the runtime.
+async fn join(thread: JoinHandle<()>) {
+    while !thread.is_finished() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let _ = thread.join();
 }

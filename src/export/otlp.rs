@@ -1,0 +1,281 @@
+//! OTLP push: every interval the newest snapshot as one OTLP Resource per workload, to any OpenTelemetry receiver.
+//!
+//! [`Otlp::run`] is a task of a current-thread runtime. It never stops because a receiver does: with totals an outage
+//! costs resolution only, and only what ended meanwhile is kept; increments are counted since the last acknowledged
+//! ones. The first push comes after a full interval and a random part of a tenth more, so that the nodes of a cluster
+//! do not push together. [`Encoder`] is the same without the network.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::config;
+use crate::export::{Refused, Snapshot, Subscription};
+use crate::telemetry::{self, Log, Stats};
+
+mod attributes;
+mod encode;
+mod ended;
+mod grpc;
+mod http;
+mod link;
+mod named;
+mod own;
+mod request;
+mod retry;
+mod series;
+mod tls;
+mod transport;
+mod tree;
+mod zones;
+
+pub use attributes::NodeResource;
+pub use own::{OwnError, OwnExporter};
+pub use request::Encoder;
+pub use retry::Jitter;
+pub use tls::TlsError;
+pub use transport::Error;
+
+use link::Link;
+use retry::{Backoff, Verdict};
+use transport::Transport;
+
+/// Time that a last push may take.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// Largest request, uncompressed: the Collector's gRPC receiver takes 4 MiB.
+const REQUEST_MAX: usize = 3_500_000;
+
+/// A request that a receiver calls too large is halved only above this size,
+const HALVED_MIN: usize = 64 << 10;
+
+/// and at most so often.
+const HALVINGS_MAX: u8 = 4;
+
+/// The OTLP exporter.
+pub struct Otlp {
+    interval: Duration,
+    encoder: Encoder,
+    transport: Transport,
+    backoff: Backoff,
+    link: Link,
+    stats: Arc<Stats>,
+    /// Not before this a receiver wants to hear from us; the flag: it said so itself.
+    pause: Option<(Instant, bool)>,
+    wall: Duration,
+}
+
+/// A part of a request on its way.
+struct Part {
+    entities: Range<usize>,
+    halvings: u8,
+}
+
+impl Otlp {
+    /// An exporter that has not connected yet. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the settings cannot work, with advice.
+    pub fn new(
+        settings: &config::Otlp,
+        processes: &config::Processes,
+        node: &NodeResource,
+        stats: Arc<Stats>,
+    ) -> Result<Self, Error> {
+        Self::with(settings, processes, node, stats, telemetry::stderr(), Jitter::new())
+    }
+
+    /// The same with another log and other random numbers.
+    ///
+    /// # Errors
+    /// When the settings cannot work, with advice.
+    pub fn with(
+        settings: &config::Otlp,
+        processes: &config::Processes,
+        node: &NodeResource,
+        stats: Arc<Stats>,
+        log: Log,
+        jitter: Jitter,
+    ) -> Result<Self, Error> {
+        let transport = Transport::new(settings)?;
+        let link = Link::new(transport.shown(), settings.temporality, log);
+        let most = settings.interval.clamp(Duration::from_secs(5), Duration::from_secs(30));
+        Ok(Self {
+            interval: settings.interval,
+            encoder: Encoder::new(settings, processes, node),
+            transport,
+            backoff: Backoff::new(most, jitter),
+            link,
+            stats,
+            pause: None,
+            wall: Duration::ZERO,
+        })
+    }
+
+    /// The SDK's exporter for our own telemetry, to the same receiver.
+    ///
+    /// # Errors
+    /// When the settings cannot work.
+    pub fn own_exporter(&self) -> Result<OwnExporter, OwnError> {
+        self.transport.own_exporter()
+    }
+
+    /// Pushes until `shutdown` completes, then once more with the newest snapshot within [`GRACE`].
+    pub async fn run(mut self, mut snapshots: Subscription, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        tokio::select! {
+            () = self.first(&mut snapshots) => self.push_on(&mut snapshots, shutdown.as_mut()).await,
+            () = &mut shutdown => {}
+        }
+        self.last(&mut snapshots).await;
+    }
+
+    /// Waits until a full interval has passed since the baseline.
+    async fn first(&mut self, snapshots: &mut Subscription) {
+        while snapshots.snapshots.borrow().workloads.is_empty() {
+            if snapshots.snapshots.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        let passed = {
+            let snapshot = snapshots.snapshots.borrow();
+            snapshot.at.boot.saturating_sub(snapshot.baseline.boot)
+        };
+        let spread = self.backoff.spread(self.interval / 10);
+        tokio::time::sleep(self.interval.saturating_sub(passed) + spread).await;
+    }
+
+    /// Pushes every interval until `shutdown` completes. A request under way then may end within the grace.
+    async fn push_on(&mut self, snapshots: &mut Subscription, mut shutdown: Pin<&mut impl Future<Output = ()>>) {
+        let mut due = Instant::now();
+        loop {
+            due += self.interval;
+            if due < Instant::now() {
+                due = Instant::now() + self.interval;
+            }
+            let mut parts = self.prepare(snapshots);
+            while let Some(part) = parts.pop_front() {
+                let begin = self.pause.map_or_else(Instant::now, |(until, _)| until);
+                if begin >= due {
+                    break;
+                }
+                tokio::select! {
+                    () = sleep_until(begin) => {}
+                    () = &mut shutdown => return,
+                }
+                let mut send = pin!(self.send(part, &mut parts));
+                tokio::select! {
+                    () = &mut send => {}
+                    () = &mut shutdown => {
+                        let _ = timeout_at(Instant::now() + GRACE / 2, send).await;
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = &mut shutdown => return,
+            }
+        }
+    }
+
+    /// A last push of the newest snapshot.
+    async fn last(&mut self, snapshots: &mut Subscription) {
+        let deadline = Instant::now() + GRACE;
+        let mut parts = self.prepare(snapshots);
+        let all = parts.iter().map(|part| self.encoder.points(&part.entities)).sum();
+        let work = async {
+            while let Some(part) = parts.pop_front() {
+                // our own pauses end here; one that the receiver asked for does not
+                if let Some((until, true)) = self.pause {
+                    sleep_until(until).await;
+                }
+                let failures = self.stats.failed.load(Ordering::Relaxed);
+                self.send(part, &mut parts).await;
+                if self.stats.failed.load(Ordering::Relaxed) > failures
+                    && let Some((until, false)) = self.pause
+                {
+                    sleep_until(until).await;
+                }
+            }
+        };
+        if timeout_at(deadline, work).await.is_err() {
+            self.link.lost(all, GRACE);
+        }
+    }
+
+    /// Takes the newest snapshot and encodes it, as parts that receivers take.
+    fn prepare(&mut self, snapshots: &mut Subscription) -> VecDeque<Part> {
+        let snapshot = snapshots.take();
+        if snapshot.workloads.is_empty() {
+            return VecDeque::new();
+        }
+        self.wall = snapshot.at.wall;
+        self.count_refused(&snapshot);
+        self.encoder.encode(&snapshot);
+        self.stats.ended_dropped.store(self.encoder.ended_dropped(), Ordering::Relaxed);
+        let whole = |entities| Part { entities, halvings: 0 };
+        self.encoder.parts(REQUEST_MAX).into_iter().map(whole).collect()
+    }
+
+    fn count_refused(&self, snapshot: &Snapshot) {
+        for (number, book) in snapshot.zones.iter().enumerate() {
+            let Refused { reset, gap, implausible, stale, denied, gone } = book.refused;
+            self.stats.set_refused(number, &book.zone.id, [reset, gap, implausible, stale, denied, gone]);
+        }
+    }
+
+    /// Sends one part; what is still to be sent of it goes back to the front of `parts`.
+    async fn send(&mut self, part: Part, parts: &mut VecDeque<Part>) {
+        let body = Bytes::copy_from_slice(self.encoder.part(&part.entities));
+        let (size, points) = (body.len(), self.encoder.points(&part.entities));
+        let verdict = self.transport.send(body, self.wall).await;
+        let count = |counter: &std::sync::atomic::AtomicU64, by| counter.fetch_add(by, Ordering::Relaxed);
+        if !matches!(verdict, Verdict::Delivered { .. }) {
+            count(&self.stats.failed, 1);
+        }
+        match verdict {
+            Verdict::Delivered { rejected, message } => {
+                self.encoder.acknowledge_part(part.entities);
+                count(&self.stats.delivered, points.saturating_sub(rejected));
+                count(&self.stats.rejected, rejected);
+                let now = u64::try_from(self.wall.as_nanos()).unwrap_or(0);
+                self.stats.succeeded_at.store(now, Ordering::Relaxed);
+                self.link.delivered(rejected, &message);
+                self.backoff.reset();
+                self.pause = None;
+            }
+            Verdict::Retry { after, reached, error } => {
+                self.link.failed(reached, &error);
+                let asked = after.is_some_and(|after| !after.is_zero());
+                self.pause = Some((Instant::now() + self.backoff.delay(after), asked));
+                parts.push_front(part);
+            }
+            Verdict::TooLarge(error) => {
+                let small = size <= HALVED_MIN || part.halvings >= HALVINGS_MAX;
+                match self.encoder.halves(&part.entities).filter(|_| !small) {
+                    Some((first, second)) => {
+                        let halvings = part.halvings + 1;
+                        parts.push_front(Part { entities: second, halvings });
+                        parts.push_front(Part { entities: first, halvings });
+                    }
+                    None => {
+                        count(&self.stats.dropped, points);
+                        self.link.refused(points, &error);
+                    }
+                }
+            }
+            Verdict::Refused(error) => {
+                count(&self.stats.dropped, points);
+                self.link.refused(points, &error);
+            }
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! From snapshots to series (accounting rules 9 and 10): books the increments between two pushes to the series that
+//! receivers see, so that at the receiver, too, every microjoule is counted once.
+//!
+//! A workload's series is the increase of its row. What its children and its named processes do not explain is the
+//! group `exited` (processes that ended unseen, as the ledger says) or `other` (the rest: processes without a series).
+//! A slice counts only what the workloads in it do not. Differences that would be negative are carried, never clamped.
+//! When attributes change, receivers see another series: the old one ends at its last value and the new one starts at
+//! nothing, so that sums over all series ever sent stay right. Rows are reused, serial numbers are not.
+
+use super::attributes::{Chain, NodeResource, chain_of, parent_of, render, render_node};
+use super::ended::{Queue, Why};
+use super::named::{Candidate, Change, Ranking, outside_too_long};
+use super::tree::{Entity, Source};
+use super::zones::Zones;
+use crate::clock::Timestamp;
+use crate::config::{self, ProcessExport};
+use crate::export::{Snapshot, Workload};
+use crate::meter::{Domain, Role};
+use crate::unit::Microjoules;
+use crate::workload::Kind;
+
+/// Everything that has a series, from one push to the next.
+#[derive(Debug)]
+pub struct Book {
+    export: ProcessExport,
+    top: usize,
+    point_names: bool,
+    process_power: bool,
+    node: NodeResource,
+    /// The zones, and the node's own series.
+    zones: Zones,
+    rows: Vec<Row>,
+    /// `row * zones + zone`, as in the snapshot.
+    cells: Vec<Cell>,
+    generation: Option<u64>,
+    ranking: Ranking,
+    chain: Chain,
+    labels: Labels,
+    /// What has ended.
+    pub ended: Queue,
+}
+
+/// One row of the snapshot.
+#[derive(Debug, Default)]
+struct Row {
+    serial: Option<u64>,
+    kind: Option<Kind>,
+    parent: usize,
+    parent_serial: u64,
+    over: bool,
+    outside: u8,
+    entity: Option<Box<Entity>>,
+    /// Totals of a process that was named before.
+    kept: Option<Box<Entity>>,
+}
+
+/// One row and zone: totals at the last push, and what came since.
+#[derive(Debug, Default, Clone, Copy)]
+struct Cell {
+    active: u64,
+    exited: u64,
+    came: u64,
+    came_exited: u64,
+    claimed: u64,
+    claimed_by_workloads: u64,
+    own: Signed,
+    other: Signed,
+}
+
+impl Cell {
+    /// What of the energy that came is the workload's own, and what its group's.
+    fn close(&mut self, slice: bool, groups: bool) {
+        self.own.set(self.came, if slice { self.claimed_by_workloads } else { 0 });
+        if groups {
+            self.other.set(self.came, self.came_exited.saturating_add(self.claimed));
+        } else {
+            self.came_exited = 0;
+        }
+    }
+
+    fn increments(&self) -> [(u64, Source); 3] {
+        [(self.own.increment, Source::Own), (self.other.increment, Source::Other), (self.came_exited, Source::Exited)]
+    }
+}
+
+/// Adds the increments of a row to its series.
+fn post(entity: &mut Entity, cells: &[Cell], labels: &Labels) {
+    for index in 0..entity.series.len() {
+        let Some(series) = entity.series.get(index) else { continue };
+        let Some(cell) = cells.get(series.z) else { continue };
+        let source = series.source;
+        let Some((increment, _)) = cell.increments().into_iter().find(|(_, of)| *of == source) else { continue };
+        let watts = (source == Source::Own).then(|| labels.watts(increment));
+        entity.book(index, Microjoules(increment), watts);
+    }
+}
+
+/// An increment that waits while it is negative.
+#[derive(Debug, Default, Clone, Copy)]
+struct Signed {
+    carry: i64,
+    increment: u64,
+}
+
+impl Signed {
+    fn set(&mut self, gain: u64, loss: u64) {
+        let sum = i128::from(self.carry) + i128::from(gain) - i128::from(loss);
+        self.increment = u64::try_from(sum.max(0)).unwrap_or(u64::MAX);
+        self.carry = i64::try_from(sum.min(0)).unwrap_or(i64::MIN);
+    }
+}
+
+/// Wall-clock labels that never go back: after a step back of the clock they run at half speed until it has caught up.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Labels {
+    /// Label of the newest snapshot, ns since 1970.
+    pub now: u64,
+    /// Label of the one before.
+    pub before: u64,
+    /// Time between the two.
+    pub seconds: f64,
+    boot: Option<std::time::Duration>,
+}
+
+impl Labels {
+    fn advance(&mut self, snapshot: &Snapshot) {
+        let since = self.boot.unwrap_or(snapshot.baseline.boot);
+        let passed = snapshot.at.boot.saturating_sub(since);
+        self.before = if self.boot.is_some() { self.now } else { snapshot.baseline.unix_nanos() };
+        let half = u64::try_from(passed.as_nanos() / 2).unwrap_or(0);
+        self.now = snapshot.at.unix_nanos().max(self.now.saturating_add(half.max(u64::from(self.now > 0))));
+        self.seconds = passed.as_secs_f64();
+        self.boot = Some(snapshot.at.boot);
+    }
+
+    /// A start that is not after the present.
+    #[must_use]
+    pub fn start(&self, at: Timestamp) -> u64 {
+        at.unix_nanos().min(self.now)
+    }
+
+    /// Mean power, so that power × interval is the energy.
+    #[must_use]
+    pub fn watts(&self, energy: u64) -> f64 {
+        if self.seconds > 0.0 { Microjoules(energy).joules() / self.seconds } else { 0.0 }
+    }
+}
+
+impl Book {
+    /// An empty book.
+    #[must_use]
+    pub fn new(settings: &config::Otlp, processes: &config::Processes, node: &NodeResource) -> Self {
+        Self {
+            export: processes.export,
+            top: processes.top,
+            point_names: settings.point_names,
+            process_power: settings.process_power,
+            node: node.clone(),
+            zones: Zones::new(render_node(&node.own(settings))),
+            rows: Vec::new(),
+            cells: Vec::new(),
+            generation: None,
+            ranking: Ranking::default(),
+            chain: Chain::new(),
+            labels: Labels::default(),
+            ended: Queue::default(),
+        }
+    }
+
+    /// Label of the newest snapshot.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.labels.now
+    }
+
+    /// The live entities: the node's, then those of the rows.
+    pub fn live(&mut self) -> impl Iterator<Item = (usize, &mut Entity)> {
+        let rows = self.rows.iter_mut().enumerate().skip(1);
+        let rows = rows.filter_map(|(row, state)| Some((row, state.entity.as_deref_mut()?)));
+        std::iter::once((0, &mut self.zones.entity)).chain(rows)
+    }
+
+    /// A receiver has what was sent of `row`'s entity with this serial number.
+    pub fn acknowledge(&mut self, row: usize, serial: u64) {
+        let time = self.labels.now;
+        let entity = match row {
+            0 => Some(&mut self.zones.entity),
+            _ => self.rows.get_mut(row).and_then(|state| state.entity.as_deref_mut()),
+        };
+        if let Some(entity) = entity.filter(|entity| entity.serial == serial) {
+            entity.acknowledge(time);
+        }
+    }
+
+    /// Books what came since the last snapshot.
+    pub fn fold(&mut self, snapshot: &Snapshot) {
+        if self.labels.boot == Some(snapshot.at.boot) {
+            return;
+        }
+        self.labels.advance(snapshot);
+        self.grow(snapshot);
+        let zones_changed = self.zones.update(snapshot, &self.labels, &mut self.ended);
+        if zones_changed || self.generation != Some(snapshot.generation) {
+            self.generation = Some(snapshot.generation);
+            self.meet(snapshot);
+        }
+        self.measure(snapshot);
+        self.claim();
+        self.book(snapshot);
+        if self.export == ProcessExport::Top {
+            self.rank(snapshot);
+        }
+        self.bury(snapshot);
+    }
+
+    fn stride(&self) -> usize {
+        self.zones.len()
+    }
+
+    /// Makes room for rows and zones.
+    fn grow(&mut self, snapshot: &Snapshot) {
+        let (old, new) = (self.stride(), snapshot.zones.len().max(self.stride()));
+        if new > old {
+            let mut cells = vec![Cell::default(); self.rows.len() * new];
+            if old > 0 {
+                for (row, cells_before) in self.cells.chunks_exact(old).enumerate() {
+                    if let Some(place) = cells.get_mut(row * new..row * new + old) {
+                        place.copy_from_slice(cells_before);
+                    }
+                }
+            }
+            self.cells = cells;
+            self.zones.grow(snapshot);
+        }
+        let rows = snapshot.workloads.len().max(self.rows.len());
+        self.rows.resize_with(rows, Row::default);
+        self.cells.resize(rows * new, Cell::default());
+    }
+
+    /// Looks at every row: births, deaths, moves, new names.
+    fn meet(&mut self, snapshot: &Snapshot) {
+        for row in 0..self.rows.len() {
+            let workload = snapshot.workloads.get(row).and_then(Option::as_ref);
+            let serial = workload.map(|workload| workload.serial);
+            if self.rows.get(row).is_some_and(|state| state.serial != serial) {
+                self.vacate(row);
+            }
+            if let Some(workload) = workload {
+                self.settle(snapshot, row, workload);
+            }
+        }
+    }
+
+    fn vacate(&mut self, row: usize) {
+        let stride = self.stride();
+        let Some(state) = self.rows.get_mut(row) else { return };
+        let old = std::mem::take(state);
+        if let Some(entity) = old.entity {
+            self.ended.push(*entity, self.labels.before, Why::Dead);
+        }
+        if let Some(cells) = self.cells.get_mut(row * stride..(row + 1) * stride) {
+            cells.fill(Cell::default());
+        }
+    }
+
+    fn settle(&mut self, snapshot: &Snapshot, row: usize, workload: &Workload) {
+        let parent = parent_of(snapshot, row);
+        let parent_serial = snapshot.workloads.get(parent).and_then(Option::as_ref).map_or(0, |found| found.serial);
+        let kind = workload.identity.id.kind();
+        let Some(state) = self.rows.get_mut(row) else { return };
+        let moved = state.serial.is_some() && state.parent_serial != parent_serial;
+        let born = state.serial.is_none();
+        (state.serial, state.kind) = (Some(workload.serial), Some(kind));
+        (state.parent, state.parent_serial) = (parent, parent_serial);
+        if row == 0 || state.over {
+            return;
+        }
+        if moved {
+            state.kept = None;
+        }
+        let singly = kind != Kind::Process || self.export == ProcessExport::All;
+        if born && singly {
+            let start = self.labels.start(workload.start);
+            let entity = self.entity(snapshot, row, workload.serial, kind, start);
+            self.put(row, entity);
+        } else if self.rows.get(row).is_some_and(|state| state.entity.is_some()) {
+            self.rename(snapshot, row, workload, moved);
+        }
+        self.ensure_zones(row);
+    }
+
+    fn entity(&self, snapshot: &Snapshot, row: usize, serial: u64, kind: Kind, start: u64) -> Entity {
+        let mut chain = Chain::new();
+        let parent = chain_of(snapshot, row, &mut chain);
+        let rendered = render(&self.node, &chain, self.point_names);
+        let gauges = kind != Kind::Process || self.process_power;
+        Entity::new(serial, (kind, parent), chain, rendered, start, gauges)
+    }
+
+    fn put(&mut self, row: usize, entity: Entity) {
+        if let Some(state) = self.rows.get_mut(row) {
+            state.entity = Some(Box::new(entity));
+            state.outside = 0;
+        }
+    }
+
+    /// Ends the series and begins another where receivers would see another.
+    fn rename(&mut self, snapshot: &Snapshot, row: usize, workload: &Workload, moved: bool) {
+        let parent = chain_of(snapshot, row, &mut self.chain);
+        let Some(state) = self.rows.get_mut(row) else { return };
+        let Some(old) = state.entity.as_deref_mut() else { return };
+        if !moved && old.chain.len() == self.chain.len() && old.chain.iter().zip(&self.chain).all(|(a, b)| a == b) {
+            return;
+        }
+        let rendered = render(&self.node, &self.chain, self.point_names);
+        if !moved && old.is(parent, &rendered) {
+            old.chain.clone_from(&self.chain);
+            return;
+        }
+        let kind = workload.identity.id.kind();
+        let sent = old.sent;
+        let start = if sent { self.labels.before } else { old.start };
+        let mut new = self.entity(snapshot, row, workload.serial, kind, start);
+        let Some(old) = self.rows.get_mut(row).and_then(|state| state.entity.take()) else { return };
+        if sent {
+            let hidden = old.looks_like(&new);
+            self.ended.push(*old, self.labels.before, Why::Replaced { hidden });
+        } else {
+            new.series = old.series;
+        }
+        self.put(row, new);
+    }
+
+    /// A workload has a series for every primary zone from the start; for GPUs from the first energy on.
+    fn ensure_zones(&mut self, row: usize) {
+        let Some(entity) = self.rows.get_mut(row).and_then(|state| state.entity.as_deref_mut()) else { return };
+        let start = entity.start;
+        for (z, state) in self.zones.iter() {
+            if state.present && state.zone.role == Role::Primary && state.zone.domain != Domain::Gpu {
+                entity.ensure(z, &state.zone, Source::Own, start);
+            }
+        }
+    }
+
+    /// What came since the last push, by row and zone.
+    fn measure(&mut self, snapshot: &Snapshot) {
+        let stride = self.stride();
+        for (row, state) in self.rows.iter().enumerate() {
+            let Some(cells) = self.cells.get_mut(row * stride..(row + 1) * stride) else { continue };
+            for (z, cell) in cells.iter_mut().enumerate() {
+                let (mut active, mut exited) = (cell.active, cell.exited);
+                if state.serial.is_some() && z < snapshot.zones.len() {
+                    active = active.max(snapshot.active_of(row, z).0);
+                    exited = exited.max(snapshot.exited_of(row, z).0);
+                }
+                cell.came = active - cell.active;
+                cell.came_exited = exited - cell.exited;
+                (cell.active, cell.exited) = (active, exited);
+                (cell.claimed, cell.claimed_by_workloads) = (0, 0);
+            }
+        }
+    }
+
+    /// Children tell their parent what they account for.
+    fn claim(&mut self) {
+        let stride = self.stride();
+        for (row, state) in self.rows.iter().enumerate().skip(1) {
+            let process = state.kind == Some(Kind::Process);
+            if state.serial.is_none() || (process && state.entity.is_none()) || state.parent == row {
+                continue;
+            }
+            for z in 0..stride {
+                let came = self.cells.get(row * stride + z).map_or(0, |cell| cell.came);
+                if let Some(parent) = self.cells.get_mut(state.parent * stride + z) {
+                    parent.claimed = parent.claimed.saturating_add(came);
+                    if !process {
+                        parent.claimed_by_workloads = parent.claimed_by_workloads.saturating_add(came);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Books to the series.
+    fn book(&mut self, snapshot: &Snapshot) {
+        let stride = self.stride();
+        let (node, zones) = self.zones.split();
+        for (row, state) in self.rows.iter_mut().enumerate() {
+            let Some(kind) = state.kind else { continue };
+            let Some(cells) = self.cells.get_mut(row * stride..(row + 1) * stride) else { continue };
+            let (entity, start) = match (row, state.entity.as_deref_mut()) {
+                (0, _) => (&mut *node, self.labels.start(snapshot.baseline)),
+                (_, Some(entity)) => {
+                    let start = entity.start;
+                    (entity, start)
+                }
+                (_, None) => continue,
+            };
+            // without processes only the node says what no workload explains: the identity needs it
+            let groups = kind != Kind::Process && (self.export != ProcessExport::Off || row == 0);
+            for (z, (cell, zone)) in cells.iter_mut().zip(zones).enumerate() {
+                cell.close(kind == Kind::Slice, groups);
+                for (increment, source) in cell.increments() {
+                    if increment > 0 && !(row == 0 && source == Source::Own) {
+                        entity.ensure(z, &zone.zone, source, start);
+                    }
+                }
+            }
+            post(entity, cells, &self.labels);
+        }
+    }
+
+    /// Names the first processes and lets go those that have long been behind.
+    fn rank(&mut self, snapshot: &Snapshot) {
+        let stride = self.stride();
+        self.ranking.candidates.clear();
+        for (row, state) in self.rows.iter().enumerate() {
+            let Some(serial) = state.serial.filter(|_| state.kind == Some(Kind::Process) && !state.over) else {
+                continue;
+            };
+            let alive = snapshot.workloads.get(row).and_then(Option::as_ref).is_some_and(|w| w.ended.is_none());
+            if alive {
+                let cells = self.cells.get(row * stride..(row + 1) * stride).unwrap_or_default();
+                let energy = cells.iter().map(|cell| cell.came).fold(0, u64::saturating_add);
+                let named = state.entity.is_some();
+                self.ranking.candidates.push(Candidate { energy, serial, row, named });
+            }
+        }
+        let mut ranking = std::mem::take(&mut self.ranking);
+        ranking.decide(self.top, |row, change| match change {
+            Change::Promote => self.promote(snapshot, row),
+            Change::Keep => {
+                self.rows.get_mut(row).into_iter().for_each(|state| state.outside = 0);
+            }
+            Change::Outside => {
+                if self.rows.get_mut(row).is_some_and(|state| outside_too_long(&mut state.outside)) {
+                    self.demote(row);
+                }
+            }
+        });
+        self.ranking = ranking;
+    }
+
+    /// From here on the process counts for itself; what it used before stays with the group of its parent.
+    fn promote(&mut self, snapshot: &Snapshot, row: usize) {
+        let Some(state) = self.rows.get_mut(row) else { return };
+        state.outside = 0;
+        let (Some(serial), None) = (state.serial, &state.entity) else { return };
+        let kept = state.kept.take();
+        let mut entity = self.entity(snapshot, row, serial, Kind::Process, self.labels.now);
+        if let Some(kept) = kept.filter(|kept| kept.named_as(&entity)) {
+            let before = self.ended.take_back(serial).unwrap_or(*kept);
+            (entity.start, entity.series, entity.sent) = (before.start, before.series, true);
+        }
+        self.put(row, entity);
+        self.ensure_zones(row);
+        self.show_power(row);
+    }
+
+    /// The gauge of a process that was just named says what it drew in the interval that got it there.
+    fn show_power(&mut self, row: usize) {
+        let stride = self.stride();
+        let Some(entity) = self.rows.get_mut(row).and_then(|state| state.entity.as_deref_mut()) else { return };
+        for index in 0..entity.series.len() {
+            let came = entity.series.get(index).and_then(|series| self.cells.get(row * stride + series.z));
+            let watts = came.map(|cell| self.labels.watts(cell.came));
+            entity.book(index, Microjoules::ZERO, watts);
+        }
+    }
+
+    /// A final point; what the process uses from here on goes to the group of its parent.
+    fn demote(&mut self, row: usize) {
+        let Some(state) = self.rows.get_mut(row) else { return };
+        let Some(entity) = state.entity.take() else { return };
+        let mut kept = entity.memory();
+        kept.acknowledge(self.labels.now);
+        state.kept = Some(Box::new(kept));
+        state.outside = 0;
+        self.ended.push(*entity, self.labels.now, Why::Demoted);
+    }
+
+    /// Workloads that ended have their final totals now.
+    fn bury(&mut self, snapshot: &Snapshot) {
+        for (row, workload) in snapshot.rows() {
+            if row == 0 || workload.ended.is_none() {
+                continue;
+            }
+            let Some(state) = self.rows.get_mut(row) else { continue };
+            state.over = true;
+            state.kept = None;
+            if let Some(entity) = state.entity.take() {
+                self.ended.push(*entity, self.labels.now, Why::Dead);
+            }
+        }
+    }
+}
