@@ -22,6 +22,7 @@ use crate::workload::table::{NODE, Table};
 pub mod cgroup;
 pub mod cpu;
 pub mod flow;
+mod members;
 pub mod process;
 pub mod walk;
 
@@ -133,6 +134,8 @@ pub struct Moment {
     pub before: Timestamp,
     /// Number of the tick; 0 is the baseline.
     pub tick: u64,
+    /// Time since the baseline at the tick before.
+    pub passed: Duration,
 }
 
 /// Observes the machine.

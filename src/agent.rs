@@ -89,7 +89,8 @@ impl Agent {
     /// One tick. The first is the baseline, from which everything counts.
     pub fn step(&mut self, now: Timestamp) {
         self.forget_ended();
-        let moment = Moment { now, before: self.before, tick: self.tick };
+        let passed = self.before.boot.saturating_sub(self.baseline.boot);
+        let moment = Moment { now, before: self.before, tick: self.tick, passed };
         self.meters.sample(&self.host, &self.config, now);
         self.moves.clear();
         let moves = &mut self.moves;
@@ -98,7 +99,9 @@ impl Agent {
             self.ledger.moved(row, parent);
         }
         let readings = self.meters.readings();
-        self.ledger.book(now, readings, self.activity.usage(), &self.table, &self.config.attribution);
+        let estimating = self.meters.is_estimating();
+        let (usage, policy) = (self.activity.usage(), &self.config.attribution);
+        self.ledger.book(now, readings, usage, &self.table, policy, estimating);
         self.publish(now);
         self.before = now;
         self.tick += 1;
@@ -178,13 +181,12 @@ fn update(slot: &mut Option<Workload>, row: Option<&Row>, tick: u64) {
         return;
     };
     let ended = row.ended.filter(|(_, last)| *last <= tick).map(|(at, _)| at);
-    if let Some(known) = slot {
-        if known.serial == row.serial && Arc::ptr_eq(&known.identity, &row.identity) {
+    if let Some(known) = slot
+        && known.serial == row.serial && Arc::ptr_eq(&known.identity, &row.identity) {
             known.parent = row.parent;
             known.ended = ended;
             return;
         }
-    }
     *slot = Some(Workload {
         serial: row.serial,
         identity: Arc::clone(&row.identity),

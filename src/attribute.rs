@@ -13,6 +13,7 @@ use crate::attribute::account::{Account, Verdict};
 use crate::clock::Timestamp;
 use crate::config::Attribution;
 use crate::export::ZoneBook;
+use crate::meter::set::stands_for_the_machine;
 use crate::meter::{Reading, Role, State, Value, Why, Zone};
 use crate::unit::Microjoules;
 use crate::workload::table::{NODE, Table};
@@ -29,7 +30,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Books one tick: `readings` of the zones that are offered now, by what the workloads of `table` used.
+    /// Books one tick: `readings` of the zones that are offered now, by what the workloads of `table` used. While
+    /// `estimating`, the zones that the estimator stands in for have no baseline.
     pub fn book<'a>(
         &mut self,
         now: Timestamp,
@@ -37,6 +39,7 @@ impl Ledger {
         usage: &Usage,
         table: &Table,
         policy: &Attribution,
+        estimating: bool,
     ) {
         for account in &mut self.accounts {
             account.offered = false;
@@ -45,6 +48,11 @@ impl Ledger {
             let index = self.account(zone, now);
             let account = &mut self.accounts[index];
             account.offered = true;
+            let moved = account.zone.path != zone.path && (account.zone.ambiguous || zone.ambiguous);
+            // An equal name elsewhere may be another counter; and what the estimator booked is not booked again.
+            if moved || (estimating && stands_for_the_machine(zone)) {
+                account.rebase();
+            }
             account.zone = Arc::clone(zone);
             settle(account, &mut self.stack, reading, usage, table, policy);
         }

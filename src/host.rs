@@ -2,7 +2,7 @@
 //!
 //! Paths are relative and begin with the root they live under: `proc/stat`, `sys/class/powercap`, `dev/ipmi0`. On the
 //! live machine each root is a directory of the user's choice (`host.proc`, `host.sys`, `host.dev`), so that the host's
-//! file systems mounted elsewhere, as in a DaemonSet, work the same way. Reads reuse the caller's buffer; a file that
+//! file systems mounted elsewhere, as in a `DaemonSet`, work the same way. Reads reuse the caller's buffer; a file that
 //! is read at every tick is [`Kept`] open. Every error is an [`Errno`], which the caller turns into words with a path.
 
 use std::cell::RefCell;
@@ -114,10 +114,14 @@ impl Host {
         }
     }
 
-    /// True for the live machine, whose processes can be found through cgroup.procs without listing `/proc`.
+    /// Whether pids mean the same here as in cgroup.procs, so that processes are found there without listing `/proc`.
+    /// A machine in memory says so by [`Memory::trust_cgroups`].
     #[must_use]
-    pub fn is_live(&self) -> bool {
-        !matches!(self.source, Source::Memory(_))
+    pub fn sees_own_pids(&self) -> bool {
+        match &self.source {
+            Source::Live(live) | Source::Recording(live, _) => live.sees_own_pids(),
+            Source::Memory(memory) => memory.borrow().cgroups_are_trusted(),
+        }
     }
 
     /// Reads the whole file at `path` into `buffer`, which is cleared first.

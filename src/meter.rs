@@ -46,6 +46,8 @@ pub struct Zone {
     pub why: String,
     /// Whether it is a meter or a model.
     pub quality: Quality,
+    /// Whether other zones have the same name, so that its id may pass from one counter to another.
+    pub ambiguous: bool,
     /// The id of the zone that contains it.
     pub parent: Option<String>,
     /// How its readings are to be read.

@@ -25,6 +25,9 @@ pub struct Tree {
     free: Vec<usize>,
     /// Lent out for the path of the directory that is being read, so that reading allocates nothing.
     lent: String,
+    /// The cgroups entered at this tick.
+    entered: Vec<usize>,
+    round: u64,
     kept: usize,
 }
 
@@ -56,8 +59,14 @@ pub struct Node {
     pub heads: Vec<usize>,
     /// The processes that sit here, as indexes into [`super::process::Processes`].
     pub processes: Vec<usize>,
-    /// Usage in the interval.
+    /// Distance from the root.
+    pub depth: u32,
+    /// Usage in the interval; valid if entered.
     pub delta: i64,
+    /// What was booked for it while its counter could not be read.
+    pub ahead: i64,
+    /// The usage counter as it was read on entering; `None` if it has none, or not now.
+    pub before: Option<CpuTime>,
     /// Whether the usage counter works.
     pub measured: bool,
     /// Not read before.
@@ -66,6 +75,7 @@ pub struct Node {
     pub threaded: bool,
     /// The tick at which it was last seen in its parent's listing.
     pub seen: u64,
+    round: u64,
     total: CpuTime,
     usage: Option<Kept>,
 }
@@ -93,7 +103,7 @@ pub fn hierarchies(host: &Host) -> (Tree, Option<Tree>) {
 impl Tree {
     fn new(mount: Option<String>, version: Version) -> Self {
         let root = Node::new(String::new(), mount.clone(), version, ROOT);
-        Self { mount, version, nodes: vec![root], free: Vec::new(), lent: String::new(), kept: 0 }
+        Self { mount, version, nodes: vec![root], free: Vec::new(), lent: String::new(), entered: Vec::new(), round: 0, kept: 0 }
     }
 
     /// Whether there is a file system to walk.
@@ -120,12 +130,13 @@ impl Tree {
     }
 
     /// A new cgroup `name` below `parent`.
-    pub fn add(&mut self, parent: usize, name: &str, inode: u64, is_dir: bool) -> usize {
+    pub fn add(&mut self, parent: usize, name: &str, inode: Option<u64>) -> usize {
         let above = &self.nodes[parent];
         let path = format!("{}/{name}", above.path);
-        let dir = above.dir.as_ref().filter(|_| is_dir).map(|dir| format!("{dir}/{name}"));
+        let dir = above.dir.as_ref().filter(|_| inode.is_some()).map(|dir| format!("{dir}/{name}"));
         let mut node = Node::new(path, dir, self.version, parent);
-        node.inode = inode;
+        node.depth = above.depth + 1;
+        node.inode = inode.unwrap_or(0);
         if let Some(usage) = &mut node.usage {
             usage.keep = self.kept < KEPT_MAX;
             self.kept += usize::from(usage.keep);
@@ -154,6 +165,48 @@ impl Tree {
         self.lent = path;
     }
 
+    /// Begins a walk.
+    pub fn begin(&mut self) {
+        self.entered.clear();
+        self.round += 1;
+    }
+
+    /// A cgroup is entered, and with it those above it.
+    pub fn mark_entered(&mut self, index: usize, before: Option<CpuTime>) {
+        let round = self.round;
+        if self.nodes[index].round == round {
+            return;
+        }
+        let node = &mut self.nodes[index];
+        (node.round, node.before, node.delta) = (round, before, 0);
+        let parent = node.parent;
+        self.entered.push(index);
+        if self.nodes[parent].round != round {
+            let unmoved = self.nodes[parent].measured.then_some(self.nodes[parent].total);
+            self.mark_entered(parent, unmoved);
+        }
+    }
+
+    /// The cgroups entered in this walk.
+    #[must_use]
+    pub fn entered(&self) -> &[usize] {
+        &self.entered
+    }
+
+    /// Puts children before their parents.
+    pub fn sort_entered(&mut self) {
+        let nodes = &self.nodes;
+        self.entered.retain(|index| !nodes[*index].path.is_empty() || *index == ROOT);
+        self.entered.sort_unstable_by_key(|index| (std::cmp::Reverse(nodes[*index].depth), *index));
+    }
+
+    /// What the children of a cgroup used in this walk.
+    #[must_use]
+    pub fn inner(&self, index: usize) -> i64 {
+        let children = self.nodes[index].children.iter().map(|child| &self.nodes[*child]);
+        children.filter(|child| child.round == self.round).map(|child| child.delta).sum()
+    }
+
     /// Takes a cgroup out of its parent's children; its own are to be removed before.
     pub fn remove(&mut self, index: usize) {
         let parent = self.nodes[index].parent;
@@ -162,6 +215,8 @@ impl Tree {
         let kept = node.usage.as_ref().is_some_and(|usage| usage.keep);
         self.kept -= usize::from(kept);
         node.usage = None;
+        node.path.clear();
+        node.dir = None;
         node.processes.clear();
         node.heads.clear();
         self.free.push(index);
@@ -238,11 +293,15 @@ impl Node {
             row: 0,
             heads: Vec::new(),
             processes: Vec::new(),
+            depth: 0,
             delta: 0,
+            ahead: 0,
+            before: None,
             measured: false,
             fresh: true,
             threaded: false,
             seen: 0,
+            round: 0,
             total: CpuTime::ZERO,
             usage,
         }
@@ -281,6 +340,8 @@ pub struct Membership<'a> {
     pub controllers: &'a str,
     /// The path, without the `/..` that a private cgroup namespace puts before it and without a final slash.
     pub path: &'a str,
+    /// Whether it began with `/..`: outside our own cgroup namespace.
+    pub above: bool,
 }
 
 /// The lines of `/proc/PID/cgroup` (`9:cpu,cpuacct:/a`, `0::/a`).
@@ -291,11 +352,13 @@ pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
         let controllers = parts.next()?;
         let mut path =
             parts.next()?.strip_suffix(" (deleted)").unwrap_or_else(|| line.splitn(3, ':').nth(2).unwrap_or(""));
-        while let Some(rest) = path.strip_prefix("/..") {
+        let mut above = false;
+        while let Some(rest) = path.strip_prefix("/..").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
             path = rest;
+            above = true;
         }
         let path = path.trim_end_matches('/');
-        (path.is_empty() || path.starts_with('/')).then_some(Membership { controllers, path })
+        (path.is_empty() || path.starts_with('/')).then_some(Membership { controllers, path, above })
     })
 }
 

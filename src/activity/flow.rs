@@ -21,7 +21,9 @@ pub struct Flows {
     /// How many cgroups of the base hierarchy begin the row; rows without one are carved or grouped.
     heads: Vec<u32>,
     /// Where the processes of a row that only the second hierarchy knows sit in the base hierarchy.
-    home: Vec<usize>,
+    homes: Vec<Vec<usize>>,
+    /// What live processes of such a row used, by row and home.
+    away: Vec<(usize, usize, i64)>,
     /// Where the processes of a base row sit in the second hierarchy.
     abroad: Vec<usize>,
     /// Rows whose processes run in their parent's cgroup: a VM that only its command line tells apart, and the kernel.
@@ -46,6 +48,7 @@ impl Flows {
             self.marked[row] = false;
         }
         self.carved.clear();
+        self.away.clear();
         self.root_usage = 0;
         self.grow(rows);
     }
@@ -60,7 +63,7 @@ impl Flows {
             column.resize(rows, 0);
         }
         self.heads.resize(rows, 0);
-        self.home.resize(rows, NOWHERE);
+        self.homes.resize_with(rows, Vec::new);
         self.abroad.resize(rows, NOWHERE);
         self.grouped.resize(rows, false);
         self.marked.resize(rows, false);
@@ -71,7 +74,8 @@ impl Flows {
         if row < self.own.len() {
             (self.own[row], self.live[row], self.inner[row]) = (0, 0, 0);
             (self.carry[row], self.debt[row], self.other[row]) = (0, 0, 0);
-            (self.heads[row], self.home[row], self.abroad[row]) = (0, NOWHERE, NOWHERE);
+            (self.heads[row], self.abroad[row]) = (0, NOWHERE);
+            self.homes[row].clear();
             self.grouped[row] = false;
         }
     }
@@ -117,17 +121,26 @@ impl Flows {
         self.other[row] += nanos;
     }
 
-    /// A process of `base` (a row of the base hierarchy) sits in `other` in the second one.
-    pub fn sits(&mut self, base: usize, other: usize) {
+    /// A process of `base` (a row of the base hierarchy) sits in `other` in the second one; `finer` if that says more.
+    pub fn sits(&mut self, base: usize, other: usize, finer: bool) {
         self.grow(base.max(other) + 1);
         self.abroad[base] = other;
-        if other != base {
-            self.home[other] = base;
+        if finer && other != base && !self.homes[other].contains(&base) {
+            self.homes[other].push(base);
+        }
+    }
+
+    /// A process of `row`, which only the second hierarchy knows, used this much in the base row `home`.
+    pub fn live_away(&mut self, row: usize, home: usize, nanos: i64) {
+        match self.away.iter_mut().find(|(one, two, _)| (*one, *two) == (row, home)) {
+            Some((.., sum)) => *sum += nanos,
+            None => self.away.push((row, home, nanos)),
         }
     }
 
     /// Accounting rule 6: what only the second hierarchy knows is carved out of the base cgroups its processes sit in,
-    /// by its own usage and never by more than theirs.
+    /// by its own usage and never by more than theirs. What live processes used goes first, so that no workload takes
+    /// what another is known to have used.
     pub fn carve(&mut self, table: &Table, root_is_measured: bool) {
         for index in 0..self.touched.len() {
             let row = self.touched[index];
@@ -136,22 +149,36 @@ impl Flows {
             if abroad != NOWHERE && abroad != row && !is_generic(table.kind(row)) && self.is_backed(row) {
                 self.other[abroad] -= self.own[row];
             }
-            if row != NODE && !self.is_backed(row) && self.home[row] != NOWHERE {
+            if row != NODE && !self.is_backed(row) && !self.homes[row].is_empty() {
                 self.carved.push(row);
             }
         }
-        self.carved.sort_unstable();
+        let id = |row: &usize| table.get(*row).map(|row| &row.identity.id);
+        self.carved.sort_unstable_by(|one, two| id(one).cmp(&id(two)));
+        for index in 0..self.away.len() {
+            let (row, home, nanos) = self.away[index];
+            let taken = self.take(row, home, nanos, root_is_measured);
+            self.other[row] -= taken;
+            self.live[row] -= nanos - taken;
+        }
         for index in 0..self.carved.len() {
             let row = self.carved[index];
-            let home = self.home[row];
-            // Without a counter there, its live processes are all that is known.
-            let wanted = self.other[row].max(self.live[row]).max(0);
-            let there = self.own[home] - self.live[home];
-            let bounded = home != NODE || root_is_measured;
-            let taken = if bounded { wanted.min(there.max(0)) } else { wanted };
-            self.own[row] += taken;
-            self.own[home] -= taken;
+            for home in 0..self.homes[row].len() {
+                let home = self.homes[row][home];
+                let taken = self.take(row, home, self.other[row], root_is_measured);
+                self.other[row] -= taken;
+            }
         }
+    }
+
+    /// Moves at most `wanted` of what `home` has left over to `row`.
+    fn take(&mut self, row: usize, home: usize, wanted: i64, root_is_measured: bool) -> i64 {
+        let there = self.own[home] - self.live[home];
+        let bounded = home != NODE || root_is_measured;
+        let taken = if bounded { wanted.min(there) } else { wanted }.max(0);
+        self.own[row] += taken;
+        self.own[home] -= taken;
+        taken
     }
 
     /// Weights and exited of every row that used anything, children before parents.

@@ -25,6 +25,12 @@ pub struct Processes {
     pub scan: bool,
     /// The listing in progress: pid and inode.
     pub listing: Vec<(u32, u64)>,
+    /// The cgroup.procs in progress.
+    pub text: Vec<u8>,
+    /// Processes to be placed anew: born at the last tick, or left without their cgroup.
+    pub again: Vec<(usize, u32)>,
+    /// Whether a process showed that we look from within a private cgroup namespace (`/..`).
+    pub namespaced: bool,
 }
 
 /// One process.
@@ -48,8 +54,10 @@ pub struct Process {
     pub tracked: bool,
     /// The tick at which it was first seen.
     pub born: u64,
-    /// The tick at which it was last listed.
+    /// The tick at which it was last known to live.
     pub seen: u64,
+    /// The tick at which a cgroup.procs last listed it.
+    pub listed: u64,
 }
 
 /// What `/proc/PID/stat` tells.
@@ -97,14 +105,17 @@ impl Processes {
     /// None yet. Where the host's pids are not ours, or no cgroup lists them, `/proc` is scanned.
     #[must_use]
     pub fn new(host: &Host, split: bool, mounted: bool) -> Self {
-        let clocks = host.process_clock(std::process::id()).is_ok_and(|clock| clock.is_some());
+        let clocks = host.sees_own_pids();
         Self {
             list: Vec::new(),
             free: Vec::new(),
             by_pid: HashMap::new(),
             split,
-            scan: !(host.is_live() && clocks && mounted),
+            scan: !(clocks && mounted),
             listing: Vec::new(),
+            text: Vec::new(),
+            again: Vec::new(),
+            namespaced: false,
         }
     }
 

@@ -13,8 +13,7 @@ use crate::unit::{Microjoules, Microwatts};
 use crate::workload::Kind;
 use crate::workload::table::{NODE, Table};
 
-/// The longest interval that a gauge is integrated over, and that activity is kept for where a counter's range is
-/// unknown. Beyond it a mean of two readings says nothing.
+/// The longest interval that a gauge is integrated over: beyond it a mean of two readings says nothing.
 const GAUGE_HORIZON: Duration = Duration::from_secs(300);
 
 /// The books of one zone.
@@ -110,6 +109,13 @@ impl Account {
         self.late.forget(row);
     }
 
+    /// Forgets the last reading: the next one is the first.
+    pub fn rebase(&mut self) {
+        self.last = None;
+        self.lost = false;
+        self.late.clear();
+    }
+
     /// Whether there is a reading to count from.
     #[must_use]
     pub fn has_baseline(&self) -> bool {
@@ -137,12 +143,11 @@ impl Account {
     }
 
     fn judge_value(&mut self, reading: Reading) -> Verdict {
-        if let (Sensor::Gauge, Value::Power(power)) = (self.zone.sensor, reading.value) {
-            if power > self.zone.power_max {
+        if let (Sensor::Gauge, Value::Power(power)) = (self.zone.sensor, reading.value)
+            && power > self.zone.power_max {
                 self.book.refused.implausible += 1;
                 return Verdict::Waiting(State::Implausible);
             }
-        }
         let Some((then, before)) = self.last else {
             self.last = Some((reading.at, reading.value));
             if std::mem::take(&mut self.lost) {
@@ -191,8 +196,21 @@ impl Account {
     fn horizon(&self) -> Duration {
         match self.zone.sensor {
             Sensor::Counter { tick, max: Some(max) } => energy::horizon(tick, max, self.zone.power_max),
-            _ => GAUGE_HORIZON,
+            // Without a range a counter has no horizon: it is not known to wrap.
+            Sensor::Counter { max: None, .. } => Duration::MAX,
+            Sensor::Gauge => GAUGE_HORIZON,
         }
+    }
+
+    /// The split of one row's energy over its children, whose weights sum to `known`, and `rest` beside them. Where a
+    /// carried remainder makes the parts fall short of the row's `weight`, `rest` keeps its share of the weight and the
+    /// children divide what is left: over two intervals everybody then has what it used.
+    fn split(&mut self, row: usize, energy: Microjoules, known: u64, rest: u64, weight: u64) -> (Split, Microjoules) {
+        if row == NODE || known.saturating_add(rest) == weight || weight <= rest {
+            return (Split::new(energy, known.saturating_add(rest), &mut self.phase[row]), energy);
+        }
+        let children = Split::new(energy, weight, &mut self.phase[row]).share(weight - rest);
+        (Split::new(children, known, &mut self.phase[row]), children)
     }
 
     /// Cuts `energy` along the tree of workloads; returns what nobody known used.
@@ -210,10 +228,9 @@ impl Account {
             let children = table.children(row);
             let rest = if row == NODE { usage.unattributed.0 } else { usage.exited_of(row) };
             let known: u64 = children.iter().map(|child| usage.weight_of(*child)).sum();
-            let total = known.saturating_add(rest);
             let mut given = Microjoules::ZERO;
             if known > 0 && energy > Microjoules::ZERO {
-                let mut split = Split::new(energy, total, &mut self.phase[row]);
+                let (mut split, most) = self.split(row, energy, known, rest, usage.weight_of(row));
                 for child in children {
                     let weight = usage.weight_of(*child);
                     if weight == 0 {
@@ -226,6 +243,7 @@ impl Account {
                         stack.push((*child, share));
                     }
                 }
+                debug_assert!(given <= most);
             }
             let left = energy - given;
             if row == NODE {

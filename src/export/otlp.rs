@@ -70,9 +70,13 @@ pub struct Otlp {
     /// Not before this a receiver wants to hear from us; the flag: it said so itself.
     pause: Option<(Instant, bool)>,
     wall: Duration,
+    /// The newest tick that was encoded, and what of it is still to be sent.
+    encoded: Option<u64>,
+    parts: VecDeque<Part>,
 }
 
 /// A part of a request on its way.
+#[derive(Debug, Clone)]
 struct Part {
     entities: Range<usize>,
     halvings: u8,
@@ -116,6 +120,8 @@ impl Otlp {
             stats,
             pause: None,
             wall: Duration::ZERO,
+            encoded: None,
+            parts: VecDeque::new(),
         })
     }
 
@@ -152,25 +158,23 @@ impl Otlp {
         tokio::time::sleep(self.interval.saturating_sub(passed) + spread).await;
     }
 
-    /// Pushes every interval until `shutdown` completes. A request under way then may end within the grace.
+    /// Pushes every interval until `shutdown` completes. A request under way then may end within half of the grace.
     async fn push_on(&mut self, snapshots: &mut Subscription, mut shutdown: Pin<&mut impl Future<Output = ()>>) {
         let mut due = Instant::now();
         loop {
-            due += self.interval;
-            if due < Instant::now() {
-                due = Instant::now() + self.interval;
-            }
-            let mut parts = self.prepare(snapshots);
-            while let Some(part) = parts.pop_front() {
-                let begin = self.pause.map_or_else(Instant::now, |(until, _)| until);
-                if begin >= due {
-                    break;
+            due = (due + self.interval).max(Instant::now());
+            self.prepare(snapshots);
+            while !self.parts.is_empty() {
+                if let Some((until, _)) = self.pause {
+                    if until >= due {
+                        break; // by then there is a newer snapshot
+                    }
+                    tokio::select! {
+                        () = sleep_until(until) => {}
+                        () = &mut shutdown => return,
+                    }
                 }
-                tokio::select! {
-                    () = sleep_until(begin) => {}
-                    () = &mut shutdown => return,
-                }
-                let mut send = pin!(self.send(part, &mut parts));
+                let mut send = pin!(self.send());
                 tokio::select! {
                     () = &mut send => {}
                     () = &mut shutdown => {
@@ -186,43 +190,45 @@ impl Otlp {
         }
     }
 
-    /// A last push of the newest snapshot.
+    /// A last push of the newest snapshot. Our own pauses end here; one that the receiver asked for does not. A
+    /// receiver that was away before gets one chance, so that nobody waits for it.
     async fn last(&mut self, snapshots: &mut Subscription) {
         let deadline = Instant::now() + GRACE;
-        let mut parts = self.prepare(snapshots);
-        let all = parts.iter().map(|part| self.encoder.points(&part.entities)).sum();
+        self.prepare(snapshots);
+        self.pause = self.pause.filter(|(_, asked)| *asked);
+        let patient = !self.link.is_down();
         let work = async {
-            while let Some(part) = parts.pop_front() {
-                // our own pauses end here; one that the receiver asked for does not
-                if let Some((until, true)) = self.pause {
+            while !self.parts.is_empty() {
+                if let Some((until, _)) = self.pause {
                     sleep_until(until).await;
                 }
-                let failures = self.stats.failed.load(Ordering::Relaxed);
-                self.send(part, &mut parts).await;
-                if self.stats.failed.load(Ordering::Relaxed) > failures
-                    && let Some((until, false)) = self.pause
-                {
-                    sleep_until(until).await;
+                self.send().await;
+                if self.link.is_down() && !patient {
+                    break;
                 }
             }
         };
-        if timeout_at(deadline, work).await.is_err() {
-            self.link.lost(all, GRACE);
+        let _ = timeout_at(deadline, work).await;
+        if !self.parts.is_empty() {
+            let lost = self.parts.iter().map(|part| self.encoder.points(&part.entities)).sum();
+            self.link.lost(lost);
         }
     }
 
-    /// Takes the newest snapshot and encodes it, as parts that receivers take.
-    fn prepare(&mut self, snapshots: &mut Subscription) -> VecDeque<Part> {
+    /// Takes the newest snapshot and encodes it, in parts that receivers take; unless it was sent already.
+    fn prepare(&mut self, snapshots: &mut Subscription) {
         let snapshot = snapshots.take();
-        if snapshot.workloads.is_empty() {
-            return VecDeque::new();
+        if snapshot.workloads.is_empty() || (self.encoded == Some(snapshot.tick) && self.parts.is_empty()) {
+            return;
         }
+        self.encoded = Some(snapshot.tick);
         self.wall = snapshot.at.wall;
         self.count_refused(&snapshot);
         self.encoder.encode(&snapshot);
         self.stats.ended_dropped.store(self.encoder.ended_dropped(), Ordering::Relaxed);
         let whole = |entities| Part { entities, halvings: 0 };
-        self.encoder.parts(REQUEST_MAX).into_iter().map(whole).collect()
+        self.parts.clear();
+        self.parts.extend(self.encoder.parts(REQUEST_MAX).into_iter().map(whole));
     }
 
     fn count_refused(&self, snapshot: &Snapshot) {
@@ -232,50 +238,57 @@ impl Otlp {
         }
     }
 
-    /// Sends one part; what is still to be sent of it goes back to the front of `parts`.
-    async fn send(&mut self, part: Part, parts: &mut VecDeque<Part>) {
-        let body = Bytes::copy_from_slice(self.encoder.part(&part.entities));
-        let (size, points) = (body.len(), self.encoder.points(&part.entities));
+    /// Sends the first part, which leaves the queue only when it is clear what became of it.
+    async fn send(&mut self) {
+        let Some(Part { entities, halvings }) = self.parts.front().cloned() else { return };
+        let body = Bytes::copy_from_slice(self.encoder.part(&entities));
+        let (size, points) = (body.len(), self.encoder.points(&entities));
         let verdict = self.transport.send(body, self.wall).await;
-        let count = |counter: &std::sync::atomic::AtomicU64, by| counter.fetch_add(by, Ordering::Relaxed);
         if !matches!(verdict, Verdict::Delivered { .. }) {
-            count(&self.stats.failed, 1);
+            self.stats.failed.fetch_add(1, Ordering::Relaxed);
         }
         match verdict {
             Verdict::Delivered { rejected, message } => {
-                self.encoder.acknowledge_part(part.entities);
-                count(&self.stats.delivered, points.saturating_sub(rejected));
-                count(&self.stats.rejected, rejected);
-                let now = u64::try_from(self.wall.as_nanos()).unwrap_or(0);
-                self.stats.succeeded_at.store(now, Ordering::Relaxed);
-                self.link.delivered(rejected, &message);
-                self.backoff.reset();
-                self.pause = None;
+                self.parts.pop_front();
+                self.encoder.acknowledge_part(entities);
+                self.delivered(points, rejected, &message);
             }
             Verdict::Retry { after, reached, error } => {
                 self.link.failed(reached, &error);
                 let asked = after.is_some_and(|after| !after.is_zero());
                 self.pause = Some((Instant::now() + self.backoff.delay(after), asked));
-                parts.push_front(part);
             }
             Verdict::TooLarge(error) => {
-                let small = size <= HALVED_MIN || part.halvings >= HALVINGS_MAX;
-                match self.encoder.halves(&part.entities).filter(|_| !small) {
-                    Some((first, second)) => {
-                        let halvings = part.halvings + 1;
-                        parts.push_front(Part { entities: second, halvings });
-                        parts.push_front(Part { entities: first, halvings });
-                    }
-                    None => {
-                        count(&self.stats.dropped, points);
-                        self.link.refused(points, &error);
-                    }
+                self.parts.pop_front();
+                let small = size <= HALVED_MIN || halvings >= HALVINGS_MAX;
+                if let Some((first, second)) = self.encoder.halves(&entities).filter(|_| !small) {
+                    let half = |entities| Part { entities, halvings: halvings + 1 };
+                    self.parts.push_front(half(second));
+                    self.parts.push_front(half(first));
+                } else {
+                    self.dropped(points, &error);
                 }
             }
             Verdict::Refused(error) => {
-                count(&self.stats.dropped, points);
-                self.link.refused(points, &error);
+                self.parts.pop_front();
+                self.dropped(points, &error);
             }
         }
+    }
+
+    fn delivered(&mut self, points: u64, rejected: u64, message: &str) {
+        self.stats.delivered.fetch_add(points.saturating_sub(rejected), Ordering::Relaxed);
+        self.stats.rejected.fetch_add(rejected, Ordering::Relaxed);
+        let now = u64::try_from(self.wall.as_nanos()).unwrap_or(0);
+        self.stats.succeeded_at.store(now, Ordering::Relaxed);
+        self.link.delivered(rejected, message);
+        self.backoff.reset();
+        self.pause = None;
+    }
+
+    fn dropped(&mut self, points: u64, error: &str) {
+        self.stats.dropped.fetch_add(points, Ordering::Relaxed);
+        self.link.refused(points, error);
+        self.pause = None;
     }
 }

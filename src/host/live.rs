@@ -175,6 +175,12 @@ impl Live {
         }
     }
 
+    /// Whether pids mean the same to us as to the host.
+    #[must_use]
+    pub fn sees_own_pids(&self) -> bool {
+        self.clock_is_ours
+    }
+
     /// The real path behind `path`.
     #[must_use]
     pub fn shown(&self, path: &str) -> String {

@@ -19,6 +19,7 @@ const LINKS_MAX: usize = 40;
 pub struct Memory {
     nodes: Vec<Node>,
     clocks: HashMap<u32, CpuTime>,
+    trusted: bool,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,7 @@ enum Content {
 impl Default for Memory {
     fn default() -> Self {
         let root = Node { parent: 0, error: None, content: Content::Dir(BTreeMap::new()) };
-        Self { nodes: vec![root], clocks: HashMap::new() }
+        Self { nodes: vec![root], clocks: HashMap::new(), trusted: false }
     }
 }
 
@@ -107,6 +108,17 @@ impl Memory {
         Ok(())
     }
 
+    /// Its cgroup.procs name every process, as on the live machine: `/proc` is then not listed.
+    pub fn trust_cgroups(&mut self) {
+        self.trusted = true;
+    }
+
+    /// See [`Memory::trust_cgroups`].
+    #[must_use]
+    pub fn cgroups_are_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// Sets the CPU clock of a process.
     pub fn set_clock(&mut self, pid: u32, time: CpuTime) {
         self.clocks.insert(pid, time);
@@ -168,7 +180,7 @@ impl Memory {
     /// # Errors
     /// [`Errno::SRCH`] if the process is not there.
     pub fn process_clock(&self, pid: u32) -> Result<Option<CpuTime>, Errno> {
-        self.resolve(&format!("proc/{pid}"), true).map_err(|_| Errno::SRCH)?;
+        crate::host::live::with_process_path(pid, "", |path| self.resolve(path, true)).map_err(|_| Errno::SRCH)?;
         Ok(self.clocks.get(&pid).copied())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A plain default for machines on which nothing measures. Power is `threads · (idle + (full − idle) · u)` with u the
 //! busy share of `/proc/stat` (idle, iowait and steal taken out). The figures are the medians per generation of
-//! published SPECpower_ssj2008 results, whole-server watts divided by hardware threads; a desktop or a busy cloud host
+//! published `SPECpower_ssj2008` results, whole-server watts divided by hardware threads; a desktop or a busy cloud host
 //! may well be off by a factor of two, so everything derived from it is marked `estimated`. It enters the sum only
 //! while no package or whole-node meter can be read.
 
@@ -82,6 +82,7 @@ fn discover(host: &Host, _: &Config) -> Found {
             full % 1000
         ),
         quality: Quality::Estimated,
+        ambiguous: false,
         parent: None,
         sensor: Sensor::microjoules(None),
         power_max: Microwatts(watts(*full).0.saturating_mul(2)),

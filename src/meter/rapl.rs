@@ -32,6 +32,8 @@ const UNLIMITED: u64 = 4_000_000_000;
 struct Rapl {
     zones: Vec<Arc<Zone>>,
     files: Vec<Kept>,
+    /// Whether the file has ended with a newline before: then a number without one is half of a number.
+    terminated: Vec<bool>,
     buffer: Vec<u8>,
 }
 
@@ -48,7 +50,7 @@ fn discover(host: &Host, _: &Config) -> Found {
     if directories.is_empty() {
         return Found::Absent(format!("no zones under {}", host.shown(CLASS)));
     }
-    let mut rapl = Rapl { zones: Vec::new(), files: Vec::new(), buffer: Vec::new() };
+    let mut rapl = Rapl { zones: Vec::new(), files: Vec::new(), terminated: Vec::new(), buffer: Vec::new() };
     let mut ids = BTreeMap::new();
     let mut denied = None;
     let mut readable = false;
@@ -64,12 +66,24 @@ fn discover(host: &Host, _: &Config) -> Found {
         let zone = zone(host, found, id, parent_id, gauge, parent.map(|parent| parent.dir.as_str()));
         rapl.zones.push(Arc::new(zone));
         rapl.files.push(Kept::new(file));
+        rapl.terminated.push(false);
     }
+    mark_ambiguous(&mut rapl.zones);
     match (rapl.zones.is_empty(), readable, denied) {
         (true, ..) => Found::Absent(format!("{} has no zone with a meter", host.shown(CLASS))),
         // The zones are kept although all are denied: they are listed with advice, and tried again at every tick.
         (_, false, Some(path)) => Found::Denied { path, advice: ADVICE.to_owned(), meters: vec![Box::new(rapl)] },
         _ => Found::Meters(vec![Box::new(rapl)]),
+    }
+}
+
+/// Equal names are told apart by their directories, which may change hands.
+fn mark_ambiguous(zones: &mut [Arc<Zone>]) {
+    let names: Vec<String> = zones.iter().filter_map(|zone| Some(zone.id.split_once('#')?.0.to_owned())).collect();
+    for zone in zones {
+        if names.iter().any(|name| zone.id.split('#').next() == Some(name)) {
+            Arc::make_mut(zone).ambiguous = true;
+        }
     }
 }
 
@@ -88,7 +102,8 @@ fn fingerprint(host: &Host) -> u64 {
 /// The zone directories by entry name. The class holds a flat link for each; nested directories are looked into too,
 /// since a partial copy of sysfs may hold only those.
 fn directories(host: &Host) -> BTreeMap<String, Found0> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<String, Found0> = BTreeMap::new();
+    let mut nameless = Vec::new();
     let mut queue = vec![(CLASS.to_owned(), None::<String>)];
     while let Some((dir, above)) = queue.pop() {
         let mut entries = Vec::new();
@@ -108,13 +123,16 @@ fn directories(host: &Host) -> BTreeMap<String, Found0> {
                 let name = read_text(host, &format!("{path}/name"));
                 let parent = id.rsplit_once(':').map(|(parent, _)| format!("{control}:{parent}"));
                 let control = control.to_owned();
-                if let Some(name) = name {
-                    found.insert(entry.clone(), Found0 { dir: path.clone(), control, name, parent });
+                match name {
+                    Some(name) => drop(found.insert(entry.clone(), Found0 { dir: path.clone(), control, name, parent })),
+                    None => nameless.push(entry.clone()),
                 }
             }
             queue.push((path, Some(entry)));
         }
     }
+    // A zone without a readable name has no id, and nor have those inside it.
+    found.retain(|_, zone| zone.parent.as_ref().is_none_or(|parent| !nameless.contains(parent)));
     found
 }
 
@@ -155,8 +173,8 @@ fn zone(
     let domain = if is_rapl(&found.control) { domain(&found.name) } else { Domain::Other };
     let range = read_number(host, &format!("{}/max_energy_range_uj", found.dir)).filter(|range| *range > 0);
     let mut limit = limit(host, &found.dir);
-    if matches!(domain, Domain::Core | Domain::Uncore) {
-        // A part draws no more than its package may.
+    if matches!(domain, Domain::Core | Domain::Uncore | Domain::Dram) {
+        // A part draws no more than its package may, and memory hardly more.
         limit = limit.or_else(|| parent_dir.and_then(|dir| self::limit(host, dir)));
     }
     let power_max = Microwatts(limit.unwrap_or(PACKAGE_MAX).0.saturating_mul(3) / 2);
@@ -168,6 +186,7 @@ fn zone(
         role: Role::Unclassified,
         why: String::new(),
         quality: Quality::Measured,
+        ambiguous: false,
         parent,
         sensor: if gauge { Sensor::Gauge } else { Sensor::microjoules(range) },
         power_max,
@@ -195,14 +214,14 @@ fn domain(name: &str) -> Domain {
 }
 
 /// The most that a zone's constraints allow: the rated maximum, or 1.5 × the long-term limit; and never less than its
-/// short-term limit, which a laptop reaches for seconds at a time.
+/// limits, since a laptop may be set above its rated power and reaches its short-term limit for seconds at a time.
 fn limit(host: &Host, dir: &str) -> Option<Microwatts> {
     let number = |file: String| read_number(host, &file).filter(|limit| (1..UNLIMITED).contains(limit));
     let rated = number(format!("{dir}/constraint_0_max_power_uw"));
     let long = number(format!("{dir}/constraint_0_power_limit_uw"));
     let is_short = read_text(host, &format!("{dir}/constraint_1_name")).is_some_and(|name| name == "short_term");
     let short = if is_short { number(format!("{dir}/constraint_1_power_limit_uw")) } else { None };
-    let base = rated.or_else(|| long.map(|long| long.saturating_mul(3) / 2));
+    let base = rated.max(rated.and(long)).or_else(|| long.map(|long| long.saturating_mul(3) / 2));
     base.max(short).map(Microwatts)
 }
 
@@ -229,8 +248,10 @@ impl Meter for Rapl {
     }
 
     fn read(&mut self, host: &Host, now: Timestamp, out: &mut [Reading]) {
-        for ((zone, file), out) in self.zones.iter().zip(&mut self.files).zip(out) {
+        let files = self.files.iter_mut().zip(&mut self.terminated);
+        for ((zone, (file, terminated)), out) in self.zones.iter().zip(files).zip(out) {
             let value = match host.reread(file, &mut self.buffer) {
+                Ok(()) if *terminated && !self.buffer.ends_with(b"\n") => Value::Missing(Why::Malformed),
                 Ok(()) => match (parse(&self.buffer), zone.sensor) {
                     (Some(number), Sensor::Counter { .. }) => Value::Ticks(number),
                     (Some(number), Sensor::Gauge) => Value::Power(Microwatts(number)),
@@ -238,6 +259,7 @@ impl Meter for Rapl {
                 },
                 Err(errno) => Value::Missing(why(errno)),
             };
+            *terminated |= !matches!(value, Value::Missing(_)) && self.buffer.ends_with(b"\n");
             *out = Reading { at: now, value };
         }
     }

@@ -16,8 +16,10 @@ use crate::meter::{Domain, Found, METERS, Meter, Quality, Reading, Role, Value, 
 
 /// How often the machine is looked over for new meters even if no fingerprint changed.
 const REDISCOVER: Duration = Duration::from_secs(60);
-/// How long no real zone may be readable before the estimator comes back.
+/// How long all real zones may be absent or denied before the estimator comes back,
 const BLIND: Duration = Duration::from_secs(60);
+/// and how long they may fail.
+const FAILING: Duration = Duration::from_secs(3600);
 
 /// The meters of a machine.
 pub struct MeterSet {
@@ -110,13 +112,12 @@ impl MeterSet {
         self.reports.clear();
         let mut kept = model;
         for backend in METERS {
-            if backend.name == "model" {
-                if let Some(model) = kept.take() {
+            if backend.name == "model"
+                && let Some(model) = kept.take() {
                     self.reports.push(Report { name: backend.name, outcome: Outcome::Found(1) });
                     self.meters.push(model);
                     continue;
                 }
-            }
             let (outcome, meters) = match (backend.discover)(host, config) {
                 Found::Meters(meters) => (Outcome::Found(meters.iter().map(|meter| meter.zones().len()).sum()), meters),
                 Found::Absent(what) => (Outcome::Absent(what), Vec::new()),
@@ -133,24 +134,31 @@ impl MeterSet {
     }
 
     /// Decides whether the estimator stands in (accounting rule 11). It books the interval in which a real zone first
-    /// answers, since that zone's own books only begin there; from the next tick on it is gone.
+    /// answers, since that zone's own books only begin there; from the next tick on it is gone. A zone that fails for
+    /// a while will book that time when it is back, so the estimator waits much longer for it.
     fn choose(&mut self, now: Timestamp) {
-        let answers = self
-            .zones
-            .iter()
-            .zip(&self.readings)
-            .any(|(zone, reading)| stands_for_the_machine(zone) && !matches!(reading.value, Value::Missing(_)));
-        let was_seen = self.seen;
+        let real = self.zones.iter().zip(&self.readings).filter(|(zone, _)| stands_for_the_machine(zone));
+        let (mut answers, mut fails) = (false, false);
+        for (_, reading) in real {
+            answers |= !matches!(reading.value, Value::Missing(_));
+            fails |= matches!(reading.value, Value::Missing(why) if why != Why::Denied);
+        }
+        let patience = if fails { FAILING } else { BLIND };
+        self.estimating = match self.seen {
+            None => !answers || self.estimating,
+            Some(seen) => !answers && now.boot.saturating_sub(seen.boot) >= patience,
+        };
         if answers {
             self.seen = Some(now);
-        }
-        self.estimating = match was_seen {
-            None => !(answers && !self.estimating),
-            Some(seen) => !answers && now.boot.saturating_sub(seen.boot) >= BLIND,
-        };
-        if self.estimating && !answers {
+        } else if self.estimating {
             self.seen = None;
         }
+    }
+
+    /// Whether the estimator stands in for a meter now.
+    #[must_use]
+    pub fn is_estimating(&self) -> bool {
+        self.estimating
     }
 }
 
@@ -165,7 +173,7 @@ fn is_model(meter: &dyn Meter) -> bool {
 }
 
 /// Whether a zone makes the estimator superfluous.
-fn stands_for_the_machine(zone: &Zone) -> bool {
+pub(crate) fn stands_for_the_machine(zone: &Zone) -> bool {
     zone.quality == Quality::Measured
         && zone.role == Role::Primary
         && matches!(zone.domain, Domain::Package | Domain::Psys | Domain::Host | Domain::Module)
@@ -240,6 +248,7 @@ mod tests {
                     role: Role::Unclassified,
                     why: String::new(),
                     quality: Quality::Measured,
+                    ambiguous: false,
                     parent: None,
                     sensor: Sensor::Gauge,
                     power_max: Microwatts(1),

@@ -165,15 +165,14 @@ impl Table {
         if row == NODE {
             return;
         }
-        if let Some(entry) = self.rows.get_mut(row).and_then(Option::as_mut) {
-            if entry.ended.is_none() {
+        if let Some(entry) = self.rows.get_mut(row).and_then(Option::as_mut)
+            && entry.ended.is_none() {
                 entry.ended = Some((at, tick));
                 let id = entry.identity.id.clone();
                 self.by_id.remove(&id);
                 self.ended.push(row);
                 self.generation += 1;
             }
-        }
     }
 
     /// The rows that ended and wait to be forgotten.

@@ -1,7 +1,5 @@
 //! What is said about the way to the receiver: each change of state is one line of the log.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::config::Temporality;
@@ -78,10 +76,15 @@ impl Link {
         self.state = State::Refused { error: error.to_owned() };
     }
 
+    /// Whether the last request failed and is to be tried again.
+    #[must_use]
+    pub const fn is_down(&self) -> bool {
+        matches!(self.state, State::Down { .. })
+    }
+
     /// The last push did not get through.
-    pub fn lost(&mut self, points: u64, grace: Duration) {
-        let (receiver, seconds) = (&self.receiver, grace.as_secs());
-        let text = format!("{receiver} did not take the last {points} data points within {seconds} s");
+    pub fn lost(&mut self, points: u64) {
+        let text = format!("{} did not take the last {points} data points", self.receiver);
         (self.log)(Level::Warn, &text);
     }
 }

@@ -192,13 +192,13 @@ impl Jitter {
     /// Different in every process.
     #[must_use]
     pub fn new() -> Self {
-        Self::seeded(std::collections::hash_map::RandomState::new().build_hasher().finish())
+        Self::seeded(std::collections::hash_map::RandomState::new().build_hasher().finish() | 1)
     }
 
-    /// The same for the same seed.
+    /// The same for the same seed; for seed 0 always nothing, so that nothing is waited for.
     #[must_use]
     pub const fn seeded(seed: u64) -> Self {
-        Self(if seed == 0 { 1 } else { seed })
+        Self(seed)
     }
 
     /// In 0..1.

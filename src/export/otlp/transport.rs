@@ -192,7 +192,7 @@ pub fn explain(error: &(dyn StdError + 'static)) -> String {
         }
         next = error.source();
     }
-    if text.contains("UnknownIssuer") {
+    if ["UnknownIssuer", "BadSignature"].iter().any(|reason| text.contains(reason)) {
         text.push_str("; name the authority's certificate as the CA file (OTEL_EXPORTER_OTLP_CERTIFICATE)");
     }
     text
