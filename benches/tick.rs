@@ -116,7 +116,9 @@ impl Lab {
         std::fs::create_dir_all(&zone).unwrap();
         std::fs::create_dir_all(sys.join("fs")).unwrap();
         std::os::unix::fs::symlink(&mount, sys.join("fs/cgroup")).unwrap();
-        for (name, text) in [("name", "package-0\n"), ("energy_uj", "5000000\n"), ("max_energy_range_uj", "262143328850\n")] {
+        for (name, text) in
+            [("name", "package-0\n"), ("energy_uj", "5000000\n"), ("max_energy_range_uj", "262143328850\n")]
+        {
             std::fs::write(zone.join(name), text).unwrap();
         }
         let mut lab = Self { mount, root, cgroups: Vec::new(), children: Vec::new() };
@@ -126,7 +128,8 @@ impl Lab {
             lab.cgroups.push(path);
         }
         for index in 0..CGROUPS * EACH {
-            let child = Command::new("sleep").arg("900").stdin(Stdio::null()).spawn().map_err(|error| error.to_string())?;
+            let child =
+                Command::new("sleep").arg("900").stdin(Stdio::null()).spawn().map_err(|error| error.to_string())?;
             let procs = lab.cgroups[index % CGROUPS].join("cgroup.procs");
             std::fs::write(&procs, child.id().to_string()).map_err(|error| error.to_string())?;
             lab.children.push(child);
@@ -218,12 +221,23 @@ fn live() {
         }
     };
     println!("{CGROUPS} cgroups × {EACH} sleeping processes, median CPU time of {TICKS} ticks");
-    let bare = |call: &mut dyn FnMut()| measure(TICKS, |_| (), call).0;
+    // The bare calls are made in the same conditions as the ticks: after the same processes ran.
+    let bare = |busy: usize, call: &mut dyn FnMut()| measure(TICKS, |round| lab.poke(busy, round), call).0;
     let pids = |count: usize| lab.children.iter().take(count).map(Child::id).collect::<Vec<_>>();
-    let stats = bare(&mut bare_reads(&lab.cgroups, "cpu.stat"));
-    let procs = bare(&mut bare_reads(&lab.cgroups[..20], "cgroup.procs"));
-    let thousand = bare(&mut bare_clocks(pids(1000)));
-    let all = bare(&mut bare_enumeration()) + bare(&mut bare_clocks(pids(CGROUPS * EACH)));
+    let mut stats = bare_reads(&lab.cgroups, "cpu.stat");
+    let mut procs = bare_reads(&lab.cgroups[..20], "cgroup.procs");
+    let (mut thousand, mut clocks) = (bare_clocks(pids(1000)), bare_clocks(pids(CGROUPS * EACH)));
+    let mut enumeration = bare_enumeration();
+    let asleep = bare(0, &mut stats);
+    let some = bare(20, &mut || {
+        stats();
+        procs();
+        thousand();
+    });
+    let all = bare(CGROUPS, &mut || {
+        enumeration();
+        clocks();
+    });
     let row = |name: &str, got: (Duration, u64), bare: Duration, most: f64| {
         let ratio = got.0.as_secs_f64() / bare.as_secs_f64();
         println!(
@@ -233,9 +247,9 @@ fn live() {
             got.1,
         );
     };
-    row("containers only, all asleep", lab.tick(ProcessExport::Off, 0), stats, 3.0);
-    row("all asleep", lab.tick(ProcessExport::Top, 0), stats, 3.0);
-    row("20 of 200 cgroups busy", lab.tick(ProcessExport::Top, 20), stats + procs + thousand, 2.0);
+    row("containers only, all asleep", lab.tick(ProcessExport::Off, 0), asleep, 3.0);
+    row("all asleep", lab.tick(ProcessExport::Top, 0), asleep, 3.0);
+    row("20 of 200 cgroups busy", lab.tick(ProcessExport::Top, 20), some, 2.0);
     row("every cgroup busy", lab.tick(ProcessExport::Top, CGROUPS), all, 1.5);
     resident(&lab);
     println!("  one OTLP request of 1,000 containers × 4 zones: {} allocations", encode(25));
@@ -250,8 +264,13 @@ fn resident(lab: &Lab) {
     let mut child = run.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(12));
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or(" unknown").trim().to_owned();
-    println!("  resident memory of `wattribute run` after 12 s: {} (to reach 16,384 kB), peak {}", line("VmRSS:"), line("VmHWM:"));
+    let line =
+        |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or(" unknown").trim().to_owned();
+    println!(
+        "  resident memory of `wattribute run` after 12 s: {} (to reach 16,384 kB), peak {}",
+        line("VmRSS:"),
+        line("VmHWM:")
+    );
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     let _ = child.wait();
 }

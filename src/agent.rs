@@ -182,11 +182,13 @@ fn update(slot: &mut Option<Workload>, row: Option<&Row>, tick: u64) {
     };
     let ended = row.ended.filter(|(_, last)| *last <= tick).map(|(at, _)| at);
     if let Some(known) = slot
-        && known.serial == row.serial && Arc::ptr_eq(&known.identity, &row.identity) {
-            known.parent = row.parent;
-            known.ended = ended;
-            return;
-        }
+        && known.serial == row.serial
+        && Arc::ptr_eq(&known.identity, &row.identity)
+    {
+        known.parent = row.parent;
+        known.ended = ended;
+        return;
+    }
     *slot = Some(Workload {
         serial: row.serial,
         identity: Arc::clone(&row.identity),

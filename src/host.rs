@@ -216,6 +216,15 @@ impl Host {
         }
     }
 
+    /// Whether the cgroup directory at `path` may hold directories: one link count instead of a listing of forty files.
+    #[must_use]
+    pub fn has_directories(&self, path: &str) -> bool {
+        match &self.source {
+            Source::Live(live) => live.has_directories(path),
+            Source::Memory(_) | Source::Recording(..) => true,
+        }
+    }
+
     /// The inode number of `proc/PID`.
     ///
     /// # Errors

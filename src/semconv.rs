@@ -243,8 +243,9 @@ pub fn markdown() -> String {
          conventions 1.44. Counters are monotone sums in joules (whole microjoules × 10⁻⁶), gauges are watts: the mean over\n\
          the export interval, so that power × interval is the increase of the energy beside it.\n\n\
          Per `hw.id`, the sum of all points with `wattribute.energy.state=active` and `wattribute.parent.kind=node`, plus\n\
-         `wattribute.unattributed.energy`, plus `wattribute.node.energy` with state `idle`, is `hw.energy`. A workload contains its\n\
-         children: do not add metrics of different kinds, except those with `wattribute.parent.kind=node`.\n\n\
+         `wattribute.unattributed.energy`, plus `wattribute.node.energy` with state `idle`, is `hw.energy` (`hw.host.energy` where only\n\
+         the whole machine is metered). A workload contains its children: do not add metrics of different kinds, except those\n\
+         with `wattribute.parent.kind=node`.\n\n\
          | metric | kind | unit | resource | point attributes | meaning |\n|---|---|---|---|---|---|\n",
     );
     for metric in METRICS {

@@ -191,7 +191,9 @@ fn counter(
         .with_unit(metric.unit)
         .with_description(metric.help)
         .with_callback(move |observer| {
-            read(&stats).iter().for_each(|(count, attributes)| observer.observe(*count, attributes));
+            for (count, attributes) in read(&stats) {
+                observer.observe(count, &attributes);
+            }
         })
         .build();
 }

@@ -1,6 +1,7 @@
 //! The OTLP export against in-process receivers: one test for each rule of the export, and the sums at the receiver.
 
 #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods)]
 
 #[path = "otlp/arithmetic.rs"]
 mod arithmetic;

@@ -31,7 +31,6 @@ fuzz_target!(|input: (u8, &[u8])| {
     let texts = found.attributes.iter().map(|(_, text)| text).chain([&found.name]);
     for text in texts {
         assert!(!text.is_empty() && text.chars().count() <= 255, "{text:?}");
-        assert!(!text.chars().any(char::is_control), "{text:?} is not safe to show");
     }
     assert_eq!(from_command_line(&line, "12@34").as_ref(), Some(&found), "the same line is the same VM");
 });

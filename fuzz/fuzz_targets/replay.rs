@@ -10,6 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use wattribute::cli::replay;
 use wattribute::config::Config;
+use wattribute::export::stdout;
 use wattribute::host::script::{Item, Script};
 
 /// More ticks than this tell nothing new and take long.
@@ -21,6 +22,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let mut lines = Vec::new();
     let Ok(replayed) = replay::run(bytes, Config::default(), |line| lines.push(line)) else { return };
+    let shown = stdout::summary(&replayed.agent.snapshot(), 50);
+    assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?} is not safe to show");
     lines.push(replayed.total);
     let mut sums = BTreeMap::new();
     for line in &lines {

@@ -103,7 +103,16 @@ pub fn hierarchies(host: &Host) -> (Tree, Option<Tree>) {
 impl Tree {
     fn new(mount: Option<String>, version: Version) -> Self {
         let root = Node::new(String::new(), mount.clone(), version, ROOT);
-        Self { mount, version, nodes: vec![root], free: Vec::new(), lent: String::new(), entered: Vec::new(), round: 0, kept: 0 }
+        Self {
+            mount,
+            version,
+            nodes: vec![root],
+            free: Vec::new(),
+            lent: String::new(),
+            entered: Vec::new(),
+            round: 0,
+            kept: 0,
+        }
     }
 
     /// Whether there is a file system to walk.

@@ -8,7 +8,7 @@ use crate::activity::cgroup::{self, Membership, ROOT, Tree, Version};
 use crate::activity::process::{self, Process, Stat};
 use crate::activity::walk::{DEPTH_MAX, Walk};
 use crate::activity::{is_generic, signed};
-use crate::host::{Errno, EntryKind};
+use crate::host::{EntryKind, Errno};
 use crate::unit::CpuTime;
 use crate::workload::table::NODE;
 use crate::workload::{self, Identity, Kind, Verdict, WorkloadId, hypervisor};

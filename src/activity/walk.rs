@@ -9,7 +9,7 @@ use crate::activity::cgroup::{ROOT, Tree};
 use crate::activity::flow::Flows;
 use crate::activity::process::Processes;
 use crate::activity::{Moment, Usage, signed};
-use crate::host::{Errno, EntryKind, Host};
+use crate::host::{EntryKind, Errno, Host};
 use crate::unit::CpuTime;
 use crate::workload::table::{NODE, Table};
 use crate::workload::{self, Identity, Kind, Verdict};
@@ -134,6 +134,9 @@ impl Walk<'_> {
     /// Compares the directory with the children that are known.
     fn list_children(&mut self, tree: &mut Tree, is_base: bool, at: usize) {
         let Some(dir) = tree.lend_dir(at) else { return };
+        if tree.node(at).children.is_empty() && !self.host.has_directories(&dir) {
+            return tree.take_back(dir);
+        }
         let tick = self.moment.tick;
         let mut newcomers: Vec<(String, u64)> = Vec::new();
         let mut hint = 0;
@@ -166,7 +169,14 @@ impl Walk<'_> {
     }
 
     /// A cgroup appeared: which workload is it? Without an inode it has no directory.
-    pub(super) fn add(&mut self, tree: &mut Tree, is_base: bool, parent: usize, name: &str, inode: Option<u64>) -> usize {
+    pub(super) fn add(
+        &mut self,
+        tree: &mut Tree,
+        is_base: bool,
+        parent: usize,
+        name: &str,
+        inode: Option<u64>,
+    ) -> usize {
         let at = tree.add(parent, name, inode);
         tree.node_mut(at).seen = self.moment.tick;
         let around = tree.node(parent).row;

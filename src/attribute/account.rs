@@ -144,10 +144,11 @@ impl Account {
 
     fn judge_value(&mut self, reading: Reading) -> Verdict {
         if let (Sensor::Gauge, Value::Power(power)) = (self.zone.sensor, reading.value)
-            && power > self.zone.power_max {
-                self.book.refused.implausible += 1;
-                return Verdict::Waiting(State::Implausible);
-            }
+            && power > self.zone.power_max
+        {
+            self.book.refused.implausible += 1;
+            return Verdict::Waiting(State::Implausible);
+        }
         let Some((then, before)) = self.last else {
             self.last = Some((reading.at, reading.value));
             if std::mem::take(&mut self.lost) {

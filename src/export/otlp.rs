@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config;
-use crate::export::{Refused, Snapshot, Subscription};
+use crate::export::Subscription;
 use crate::telemetry::{self, Log, Stats};
 
 mod attributes;
@@ -223,19 +223,11 @@ impl Otlp {
         }
         self.encoded = Some(snapshot.tick);
         self.wall = snapshot.at.wall;
-        self.count_refused(&snapshot);
         self.encoder.encode(&snapshot);
         self.stats.ended_dropped.store(self.encoder.ended_dropped(), Ordering::Relaxed);
         let whole = |entities| Part { entities, halvings: 0 };
         self.parts.clear();
         self.parts.extend(self.encoder.parts(REQUEST_MAX).into_iter().map(whole));
-    }
-
-    fn count_refused(&self, snapshot: &Snapshot) {
-        for (number, book) in snapshot.zones.iter().enumerate() {
-            let Refused { reset, gap, implausible, stale, denied, gone } = book.refused;
-            self.stats.set_refused(number, &book.zone.id, [reset, gap, implausible, stale, denied, gone]);
-        }
     }
 
     /// Sends the first part, which leaves the queue only when it is clear what became of it.

@@ -148,6 +148,14 @@ impl Live {
         Ok(statat(root, rest, AtFlags::empty())?.st_ino)
     }
 
+    /// See [`super::Host::has_directories`].
+    #[must_use]
+    pub fn has_directories(&self, path: &str) -> bool {
+        let Ok((root, rest)) = self.at(path) else { return true };
+        // kernfs keeps the link count of a directory at 2 + its subdirectories, as Unix file systems do.
+        statat(root, rest, AtFlags::empty()).map_or(true, |found| found.st_nlink != 2)
+    }
+
     /// See [`super::Host::link`].
     ///
     /// # Errors

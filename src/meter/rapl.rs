@@ -124,7 +124,9 @@ fn directories(host: &Host) -> BTreeMap<String, Found0> {
                 let parent = id.rsplit_once(':').map(|(parent, _)| format!("{control}:{parent}"));
                 let control = control.to_owned();
                 match name {
-                    Some(name) => drop(found.insert(entry.clone(), Found0 { dir: path.clone(), control, name, parent })),
+                    Some(name) => {
+                        drop(found.insert(entry.clone(), Found0 { dir: path.clone(), control, name, parent }))
+                    }
                     None => nameless.push(entry.clone()),
                 }
             }

@@ -113,11 +113,12 @@ impl MeterSet {
         let mut kept = model;
         for backend in METERS {
             if backend.name == "model"
-                && let Some(model) = kept.take() {
-                    self.reports.push(Report { name: backend.name, outcome: Outcome::Found(1) });
-                    self.meters.push(model);
-                    continue;
-                }
+                && let Some(model) = kept.take()
+            {
+                self.reports.push(Report { name: backend.name, outcome: Outcome::Found(1) });
+                self.meters.push(model);
+                continue;
+            }
             let (outcome, meters) = match (backend.discover)(host, config) {
                 Found::Meters(meters) => (Outcome::Found(meters.iter().map(|meter| meter.zones().len()).sum()), meters),
                 Found::Absent(what) => (Outcome::Absent(what), Vec::new()),

@@ -166,13 +166,14 @@ impl Table {
             return;
         }
         if let Some(entry) = self.rows.get_mut(row).and_then(Option::as_mut)
-            && entry.ended.is_none() {
-                entry.ended = Some((at, tick));
-                let id = entry.identity.id.clone();
-                self.by_id.remove(&id);
-                self.ended.push(row);
-                self.generation += 1;
-            }
+            && entry.ended.is_none()
+        {
+            entry.ended = Some((at, tick));
+            let id = entry.identity.id.clone();
+            self.by_id.remove(&id);
+            self.ended.push(row);
+            self.generation += 1;
+        }
     }
 
     /// The rows that ended and wait to be forgotten.

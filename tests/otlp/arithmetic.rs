@@ -102,6 +102,36 @@ fn the_metrics_of_a_node_are_those_of_the_table() {
 }
 
 #[test]
+fn what_a_user_says_of_the_node_wins_and_stays_off_workloads() {
+    let mut world = World::new(vec![package("rapl:package-0")]);
+    let said = [("deployment.environment.name", "prod"), (attr::HOST_NAME, "mine"), (attr::SERVICE_INSTANCE_ID, "i-1")];
+    let resource = said.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let settings = config::Otlp { resource, service_name: "energy".into(), ..config::Otlp::default() };
+    let mut encoder = Encoder::new(&settings, &processes(ProcessExport::Off, 0), &node());
+    world.container("c", 0);
+    world.rest(0, 1, 0);
+    let found = push(&mut encoder, &mut world);
+    let own = one(&found, "hw.energy", |_| true);
+    assert_eq!((own.of("service.name"), own.of("service.instance.id")), ("energy", "i-1"));
+    assert_eq!((own.of("host.name"), own.of("deployment.environment.name")), ("mine", "prod"));
+    assert_eq!((own.of("host.id"), own.of("service.version")), ("machine", env!("CARGO_PKG_VERSION")));
+    let container = one(&found, CONTAINER, |_| true);
+    assert_eq!((container.of("host.name"), container.of("deployment.environment.name")), ("node-a", ""));
+    assert!(container.resource.keys().all(|key| !key.starts_with("service.")));
+}
+
+#[test]
+fn a_machine_metered_as_a_whole_only_is_no_part() {
+    let mut world = World::new(vec![zone("dcmi:host", Domain::Host, Role::Primary)]);
+    let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::Off, 0));
+    world.rest(0, 7, 1);
+    let found = push(&mut encoder, &mut world);
+    assert_eq!(micro(&found, "hw.host.energy", |_| true), 8);
+    none(&found, "hw.energy", |_| true);
+    assert_eq!(micro(&found, "wattribute.unattributed.energy", |_| true), 1);
+}
+
+#[test]
 fn a_slice_counts_what_its_workloads_do_not_and_they_belong_to_what_is_around_it() {
     let mut world = World::new(vec![package("rapl:package-0")]);
     let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::All, 0));
@@ -540,7 +570,7 @@ fn tell(ops: &[Op], temporality: Temporality, processes: &config::Processes) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 2, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn totals_balance_at_the_receiver(ops in proptest::collection::vec(op(), 1..120), top in 0usize..6) {

@@ -379,6 +379,21 @@ async fn an_outage_costs_resolution_only() {
 }
 
 #[tokio::test]
+async fn a_name_that_does_not_resolve_is_an_outage_like_any_other() {
+    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+        let base = settings(protocol, "127.0.0.1:1".parse().unwrap());
+        let endpoint = "http://user:secret@collector.invalid:4317".to_owned();
+        let sender = Sender::start(&wattribute::config::Otlp { endpoint, ..base });
+        let (mut world, _) = world();
+        sender.publish(world.tick(15));
+        let line = sender.said("cannot reach http://collector.invalid:4317").await;
+        assert!(!line.contains("secret"), "{line}");
+        sender.counted_at_least(|stats| &stats.failed, 3).await;
+        assert_eq!(sender.lines().len(), 1, "{:?}", sender.lines());
+    }
+}
+
+#[tokio::test]
 async fn the_last_push_has_the_newest_snapshot_even_if_one_is_under_way() {
     let receiver = Receiver::script([Answer::Fail(14, None), Answer::Take]);
     let (address, _stop) = grpc(&receiver, None, None).await;

@@ -78,11 +78,15 @@ impl Sender {
         found.unwrap_or_else(|_| panic!("{part:?} is not among {:#?}", self.lines()))
     }
 
-    /// Waits until a counter has a value.
-    pub async fn counted(&self, read: impl Fn(&Stats) -> &AtomicU64, value: u64) {
+    pub async fn counted_at_least(&self, read: impl Fn(&Stats) -> &AtomicU64, value: u64) {
         while read(&self.stats).load(Ordering::Relaxed) < value {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// Waits until a counter has a value, and no more.
+    pub async fn counted(&self, read: impl Fn(&Stats) -> &AtomicU64, value: u64) {
+        self.counted_at_least(&read, value).await;
         assert_eq!(read(&self.stats).load(Ordering::Relaxed), value);
     }
 

@@ -42,6 +42,7 @@ pub fn zone(id: &str, domain: Domain, role: Role) -> Zone {
         sensor: Sensor::microjoules(None),
         power_max: Microwatts(1_000_000_000),
         path: String::new(),
+        ambiguous: false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The node's own series: what every zone measured, and what of it was active, idle and unattributed.
 //!
-//! `hw.energy` is for zones that enter the sum, so that a sum over it is right; `hw.host.energy` for meters of the whole
-//! machine; `wattribute.meter.energy` for every zone. A zone that changes its role or quality ends its series and
+//! `hw.energy` is for the parts that enter the sum, so that a sum over it is right; `hw.host.energy` for meters of the whole
+//! machine, whether they enter the sum (where no part is metered) or not; `wattribute.meter.energy` for every zone. A zone that changes its role or quality ends its series and
 //! begins others: the joules on the two sides of the change are not the same thing.
 
 use std::sync::Arc;
@@ -183,12 +183,14 @@ impl Zones {
     fn ensure(&mut self, z: usize, start: u64) {
         let Some(state) = self.states.get(z) else { return };
         if state.zone.role == Role::Primary {
-            for source in [Source::Part, Source::Active, Source::Idle, Source::Unattributed] {
+            for source in [Source::Active, Source::Idle, Source::Unattributed] {
                 self.entity.ensure(z, &state.zone, source, start);
             }
         }
         if whole(&state.zone) {
             self.entity.ensure(z, &state.zone, Source::Host, start);
+        } else if state.zone.role == Role::Primary {
+            self.entity.ensure(z, &state.zone, Source::Part, start);
         }
         self.entity.ensure(z, &state.zone, Source::Meter, start);
     }
