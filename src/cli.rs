@@ -116,7 +116,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     match cli.command.unwrap_or(Command::Run) {
         Command::Config => Ok(out.write_all(crate::config::document().as_bytes())?),
         Command::Metrics => Ok(out.write_all(semconv::markdown().as_bytes())?),
-        Command::Run => run::run(load(&cli.common)?),
+        Command::Run => run::run(&load(&cli.common)?),
         Command::Discover { json } => discover::discover(load(&cli.common)?, json),
         Command::Once { time, json } => once::once(load(&cli.common)?, time, json),
         Command::Record { file, ticks, command_lines } => {

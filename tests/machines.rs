@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use wattribute::cli::replay;
 use wattribute::config::{Config, Sources};
+use wattribute::host::memory::Memory;
 
 fn machines() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machines");
@@ -30,6 +31,18 @@ fn config(text: &str) -> Config {
     let sets: Vec<String> = text.lines().filter_map(|line| line.strip_prefix("# set ")).map(str::to_owned).collect();
     let env: [(String, String); 0] = [];
     Config::load(Sources { file: None, env, sets: &sets }).unwrap().config
+}
+
+/// The report of a machine whose cgroup.procs are trusted, as on a live one: `/proc` is not listed.
+fn report_by_cgroups(path: &Path) -> Vec<Value> {
+    let bytes = std::fs::read(path).unwrap();
+    let mut memory = Memory::default();
+    memory.trust_cgroups();
+    let mut lines = Vec::new();
+    let config = config(&String::from_utf8_lossy(&bytes));
+    let total = replay::run_on(memory, &bytes, config, |line| lines.push(line)).unwrap().total;
+    lines.push(total);
+    lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn report(path: &Path) -> (String, Vec<Value>, String) {
@@ -76,6 +89,29 @@ fn expectations() {
     }
     assert!(wrong.is_empty(), "{} held; these did not:\n{}", held, wrong.join("\n"));
     assert!(held > 0);
+}
+
+/// Where every process is in a cgroup.procs, both ways of finding them must say the same.
+#[test]
+fn expectations_by_cgroups() {
+    let mut wrong = Vec::new();
+    let mut held = 0;
+    for path in machines() {
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        if !text.contains("/cgroup.procs --") || text.contains("# only scanned:") {
+            continue;
+        }
+        let values = report_by_cgroups(&path);
+        for (number, line) in text.lines().enumerate() {
+            let Some(expectation) = line.strip_prefix("# expect ") else { continue };
+            match check(&values, expectation) {
+                Ok(()) => held += 1,
+                Err(why) => wrong.push(format!("{}:{}: {expectation}: {why}", path.display(), number + 1)),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} held; these did not:\n{}", held, wrong.join("\n"));
+    assert!(held > 50, "the machines with cgroup.procs are there");
 }
 
 fn check(values: &[Value], expectation: &str) -> Result<(), String> {

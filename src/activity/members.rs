@@ -46,10 +46,10 @@ impl Walk<'_> {
         let mut listing = std::mem::take(&mut self.processes.listing);
         listing.clear();
         let listed = self.host.list("proc", |name, inode, kind| {
-            if kind != EntryKind::File {
-                if let Some(pid) = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok()) {
-                    listing.push((pid, inode));
-                }
+            if kind != EntryKind::File
+                && let Some(pid) = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok())
+            {
+                listing.push((pid, inode));
             }
         });
         let mut reused = Vec::new();
@@ -170,10 +170,10 @@ impl Walk<'_> {
             if process.born == self.moment.tick {
                 return true;
             }
-            if let Some(place) = self.place(tree, other, pid) {
-                if place.node != self.processes.get(index).node {
-                    self.relocate(tree, other, index, place.node);
-                }
+            if let Some(place) = self.place(tree, other, pid)
+                && place.node != self.processes.get(index).node
+            {
+                self.relocate(tree, other, index, place.node);
             }
             false
         });
@@ -327,19 +327,18 @@ impl Walk<'_> {
             if tree.node(at).depth >= DEPTH_MAX {
                 break;
             }
-            at = match tree.child(at, name) {
-                Some(child) => child,
-                None => {
-                    let dir = tree.node(at).dir.as_ref().map(|dir| format!("{dir}/{name}"));
-                    let inode = dir.and_then(|dir| self.host.inode(&dir).ok());
-                    if inode.is_none() && at == ROOT {
-                        // A private cgroup namespace shows the tail of a path only.
-                        if let Some(found) = tree.by_tail(path) {
-                            return found;
-                        }
+            at = if let Some(child) = tree.child(at, name) {
+                child
+            } else {
+                let dir = tree.node(at).dir.as_ref().map(|dir| format!("{dir}/{name}"));
+                let inode = dir.and_then(|dir| self.host.inode(&dir).ok());
+                if inode.is_none() && at == ROOT {
+                    // A private cgroup namespace shows the tail of a path only.
+                    if let Some(found) = tree.by_tail(path) {
+                        return found;
                     }
-                    self.add(tree, is_base, at, name, inode)
                 }
+                self.add(tree, is_base, at, name, inode)
             };
             if tree.node(at).threaded {
                 at = tree.node(at).parent;
@@ -524,11 +523,11 @@ impl Walk<'_> {
             return;
         }
         let command_line = self.command_line(pid);
-        if let Some(row) = row {
-            if self.host.read_process(pid, "comm", self.buffer).is_ok() {
-                let comm = self.buffer.strip_suffix(b"\n").unwrap_or(self.buffer);
-                self.table.set_identity(row, process::identity(pid, start_ticks, comm, &command_line));
-            }
+        if let Some(row) = row
+            && self.host.read_process(pid, "comm", self.buffer).is_ok()
+        {
+            let comm = self.buffer.strip_suffix(b"\n").unwrap_or(self.buffer);
+            self.table.set_identity(row, process::identity(pid, start_ticks, comm, &command_line));
         }
         let is_vm = self.table.kind(before) == Kind::Vm;
         if !is_vm && !command_line.is_empty() {

@@ -55,7 +55,7 @@ impl Walk<'_> {
             let live = self.sample_all(base, &mut other, at);
             self.settle(base, true, at, live);
         }
-        if let Some(other) = other.as_deref_mut() {
+        if let Some(other) = other {
             other.sort_entered();
             for index in 0..other.entered().len() {
                 let at = other.entered()[index];
@@ -70,11 +70,8 @@ impl Walk<'_> {
 
     /// Reads one cgroup and, where its usage moved, those inside it.
     fn enter(&mut self, tree: &mut Tree, is_base: bool, at: usize) {
-        let before = match tree.read_usage(self.host, at, self.buffer) {
-            Ok(before) => before,
-            // It cannot be read now, or has no counter: what is seen inside is all that is known.
-            Err(_) => None,
-        };
+        // What cannot be read now, or has no counter, is the sum of what is seen inside.
+        let before = tree.read_usage(self.host, at, self.buffer).unwrap_or_default();
         let node = tree.node(at);
         let idle = before.is_some_and(|total| node.measured && total == tree.total(at));
         if idle && !node.fresh && at != ROOT {

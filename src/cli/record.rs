@@ -58,7 +58,7 @@ fn tick(number: u64, start: Timestamp, before: Timestamp, now: Timestamp) -> Tic
     let suspended = now.asleep.saturating_sub(before.asleep);
     Tick {
         number,
-        at: now.boot.checked_sub(start.boot).unwrap(),
+        at: now.boot.saturating_sub(start.boot),
         suspended: if suspended.as_millis() > 0 { suspended } else { std::time::Duration::ZERO },
         wall_step: if step.abs() > 1_000_000 { step } else { 0 },
     }

@@ -49,9 +49,21 @@ pub struct Replayed {
 ///
 /// # Errors
 /// A syntax error with its line.
-pub fn run(bytes: &[u8], config: Config, mut line: impl FnMut(String)) -> Result<Replayed, ScriptError> {
+pub fn run(bytes: &[u8], config: Config, line: impl FnMut(String)) -> Result<Replayed, ScriptError> {
+    run_on(Memory::default(), bytes, config, line)
+}
+
+/// The same on a machine that is there already.
+///
+/// # Errors
+/// A syntax error with its line.
+pub fn run_on(
+    mut memory: Memory,
+    bytes: &[u8],
+    config: Config,
+    mut line: impl FnMut(String),
+) -> Result<Replayed, ScriptError> {
     let mut script = Script::new(bytes);
-    let mut memory = Memory::default();
     let mut next = apply(&mut script, &mut memory)?;
     let mut now = baseline(&memory);
     let start = now;

@@ -30,9 +30,9 @@ const WAITING_MAX: usize = 64;
 ///
 /// # Errors
 /// A machine whose roots cannot be opened, or settings that cannot work.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    let host = live(&config)?;
-    let node = NodeResource { attributes: enrich::host::attributes(&host, &config) };
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let host = live(config)?;
+    let node = NodeResource { attributes: enrich::host::attributes(&host, config) };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the network")?;
     let stats = Arc::new(Stats::default());
@@ -45,7 +45,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let start = clock::now();
     let mut agent = Agent::new(host, config.clone(), start);
     let pushes = exporter.is_some().then(|| agent.subscribe());
-    let (printer, shown) = start_printer(&config, &mut agent, start);
+    let (printer, shown) = start_printer(config, &mut agent, start);
     agent.step(start);
     announce(&agent);
     let (stop, stopped) = channel();
@@ -53,7 +53,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let sampler = std::thread::Builder::new().name("sampler".into()).spawn(move || sampler.run(start));
     let sampler = sampler.context("cannot start the sampling thread")?;
     let inside = runtime.enter();
-    let own = exporter.as_ref().and_then(|otlp| start_telemetry(otlp, &config, &node, &stats));
+    let own = exporter.as_ref().and_then(|otlp| start_telemetry(otlp, config, &node, &stats));
     drop(inside);
     runtime.block_on(async {
         let (quit, quitting) = tokio::sync::oneshot::channel::<()>();

@@ -88,7 +88,7 @@ impl Recorder {
             Err(errno) => return self.fails(path, errno),
         };
         self.works(path);
-        if self.listed.get(path).is_none() && !self.known.contains_key(path) {
+        if !self.listed.contains_key(path) && !self.known.contains_key(path) {
             let _ = writeln!(self.text, "-- dir {path} --");
             self.known.insert(path.to_owned(), Known::Dir(0));
         }

@@ -189,7 +189,7 @@ impl<'a> Script<'a> {
         if tick.at < self.last.at {
             return Err(self.error("boot time never goes back; a clock step is written 'wall -10s'"));
         }
-        if tick.suspended > tick.at.checked_sub(self.last.at).unwrap() {
+        if tick.suspended > tick.at.saturating_sub(self.last.at) {
             return Err(self.error("the machine cannot sleep longer than the interval"));
         }
         self.last = tick;

@@ -125,7 +125,7 @@ fn directories(host: &Host) -> BTreeMap<String, Found0> {
                 let control = control.to_owned();
                 match name {
                     Some(name) => {
-                        drop(found.insert(entry.clone(), Found0 { dir: path.clone(), control, name, parent }))
+                        drop(found.insert(entry.clone(), Found0 { dir: path.clone(), control, name, parent }));
                     }
                     None => nameless.push(entry.clone()),
                 }

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_first_are_named_and_those_up_to_twice_as_far_stay() {
         use Change::{Keep, Outside, Promote};
-        assert_eq!(ranked(&[5, 9, 1, 7, 3], &[0, 2], 1), [Keep, Promote, Outside, Keep, Keep]);
+        assert_eq!(ranked(&[7, 9, 1, 5, 3], &[0, 2], 1), [Keep, Promote, Outside, Keep, Keep]);
         assert_eq!(ranked(&[4, 4, 4], &[], 1), [Promote, Keep, Keep], "the elder wins a draw");
         assert_eq!(ranked(&[0, 0], &[0], 1), [Keep, Keep], "a silent meter demotes nobody");
         assert_eq!(ranked(&[0, 3], &[0], 4), [Outside, Promote], "what uses nothing is not among the first");
