@@ -33,7 +33,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
 	  targets=$$($(CARGO) +nightly fuzz list) || exit 1; \
 	  for target in $$targets; do \
 	    echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
-	    $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	    seeds=fuzz/corpus/$$target; mkdir -p $$seeds; \
+	    case $$target in machine|replay) seeds="$$seeds tests/machines";; esac; \
+	    $(CARGO) +nightly fuzz run "$$target" $$seeds -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	  done; \
 	else \
 	  echo "skipped: needs \`rustup toolchain install nightly\` and \`cargo install cargo-fuzz\`"; \

@@ -29,6 +29,9 @@ pub mod walk;
 /// The most that a negative remainder is carried, per CPU.
 pub const SLACK: CpuTime = CpuTime(20_000_000);
 
+/// More than this (208 days of CPU time) nothing used in one interval; sums of it stay far from the limits of `i64`.
+const USAGE_MAX: CpuTime = CpuTime(1 << 54);
+
 /// CPU time of one interval, by row.
 #[derive(Debug, Clone, Default)]
 pub struct Usage {
@@ -199,9 +202,9 @@ impl Activity {
         let awake = moment.now.awake_since(moment.before);
         let (stat_busy, capacity) = self.cpu_times(host, awake);
         let cpus = if awake.is_zero() { 1 } else { (capacity.0 / CpuTime::from(awake).0.max(1)).max(1) };
-        let slack = i64::try_from(SLACK.0 * cpus).unwrap_or(i64::MAX);
+        let slack = signed(SLACK.0.saturating_mul(cpus));
         self.flows.begin(table.len());
-        let limit = capacity + CpuTime(SLACK.0 * cpus);
+        let limit = (capacity + CpuTime(SLACK.0.saturating_mul(cpus))).min(USAGE_MAX);
         let mut walk = Walk {
             host,
             table,
@@ -247,13 +250,13 @@ impl Activity {
 
     /// Accounting rule 4: busy time is what the CPUs say, or what is known where that is more.
     fn sum_up(&mut self, table: &Table, stat_busy: CpuTime, capacity: CpuTime, slack: i64) {
-        let known: u64 = table.children(NODE).iter().map(|row| self.usage.weight_of(*row)).sum();
+        let known: u64 = table.children(NODE).iter().fold(0, |sum, row| sum.saturating_add(self.usage.weight_of(*row)));
         let mut busy = stat_busy.0;
         if self.times.is_none() {
             // Without /proc/stat the root cgroup's own counter is the next best.
             busy = busy.max(u64::try_from(self.flows.root_usage()).unwrap_or(0));
         }
-        let rest = signed(busy) - signed(known) + self.carry;
+        let rest = signed(busy).saturating_sub(signed(known)).saturating_add(self.carry);
         self.carry = rest.clamp(-slack, 0);
         self.usage.unattributed = CpuTime(u64::try_from(rest).unwrap_or(0));
         self.usage.busy = CpuTime(known) + self.usage.unattributed;

@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::export::{Snapshot, Subscription, Workload};
 use crate::host::Host;
+use crate::meter::Meter;
 use crate::meter::set::{MeterSet, Report};
 use crate::unit::{CpuTime, Microjoules};
 use crate::workload::table::{Row, Table};
@@ -36,6 +37,9 @@ pub struct Agent {
     spare: Vec<Arc<Snapshot>>,
     readers: Vec<Arc<AtomicU64>>,
     moves: Vec<(usize, usize)>,
+    /// Every row as the snapshots show it, and the generation of the table that this shows.
+    described: Vec<Option<Arc<Workload>>>,
+    generation: u64,
 }
 
 impl Agent {
@@ -57,7 +61,14 @@ impl Agent {
             spare: Vec::new(),
             readers: Vec::new(),
             moves: Vec::new(),
+            described: Vec::new(),
+            generation: 0,
         }
+    }
+
+    /// Adds a meter of the caller's own, best before the first step (see `examples/custom_meter.rs`).
+    pub fn add_meter(&mut self, meter: Box<dyn Meter>) {
+        self.meters.add(meter);
     }
 
     /// A reader's end of the channel of snapshots. An ended workload is kept until every reader has taken a snapshot
@@ -150,12 +161,21 @@ impl Agent {
         snapshot.zones.clear();
         snapshot.zones.extend(self.ledger.accounts().iter().map(|account| account.book.clone()));
         self.table.finish_ended(self.tick, |row| self.ledger.is_final(row));
-        if snapshot.generation != self.table.generation() || snapshot.workloads.len() != rows {
-            snapshot.workloads.resize_with(rows, || None);
-            for (row, slot) in snapshot.workloads.iter_mut().enumerate() {
-                update(slot, self.table.get(row), self.tick);
+        if self.generation != self.table.generation() {
+            self.described.resize_with(rows, || None);
+            for (row, slot) in self.described.iter_mut().enumerate() {
+                describe(slot, self.table.get(row), self.tick);
             }
-            snapshot.generation = self.table.generation();
+            self.generation = self.table.generation();
+        }
+        if snapshot.generation != self.generation || snapshot.workloads.len() != rows {
+            snapshot.workloads.resize_with(rows, || None);
+            for (slot, known) in snapshot.workloads.iter_mut().zip(&self.described) {
+                if !is_shared(slot.as_ref(), known.as_ref()) {
+                    slot.clone_from(known);
+                }
+            }
+            snapshot.generation = self.generation;
         }
         snapshot.cpu.clear();
         snapshot.cpu.extend_from_slice(self.activity.cpu());
@@ -174,26 +194,30 @@ impl Agent {
     }
 }
 
-/// Brings one row of a recycled snapshot up to date, touching it only where it changed.
-fn update(slot: &mut Option<Workload>, row: Option<&Row>, tick: u64) {
+/// Brings the description of one row up to date; replaces it only if it changed, since snapshots share it.
+fn describe(slot: &mut Option<Arc<Workload>>, row: Option<&Row>, tick: u64) {
     let Some(row) = row else {
         *slot = None;
         return;
     };
     let ended = row.ended.filter(|(_, last)| *last <= tick).map(|(at, _)| at);
-    if let Some(known) = slot
-        && known.serial == row.serial
-        && Arc::ptr_eq(&known.identity, &row.identity)
-    {
-        known.parent = row.parent;
-        known.ended = ended;
-        return;
-    }
-    *slot = Some(Workload {
-        serial: row.serial,
-        identity: Arc::clone(&row.identity),
-        parent: row.parent,
-        start: row.start,
-        ended,
+    let same = slot.as_ref().is_some_and(|known| {
+        known.serial == row.serial
+            && Arc::ptr_eq(&known.identity, &row.identity)
+            && known.parent == row.parent
+            && known.ended == ended
     });
+    if !same {
+        let identity = Arc::clone(&row.identity);
+        *slot = Some(Arc::new(Workload { serial: row.serial, identity, parent: row.parent, start: row.start, ended }));
+    }
+}
+
+/// Whether two slots hold the same description.
+fn is_shared(one: Option<&Arc<Workload>>, two: Option<&Arc<Workload>>) -> bool {
+    match (one, two) {
+        (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+        (None, None) => true,
+        _ => false,
+    }
 }

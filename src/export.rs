@@ -35,8 +35,8 @@ pub struct Snapshot {
     pub interval: Duration,
     /// Every zone that the meters offer, in a fixed order that only ever grows.
     pub zones: Vec<ZoneBook>,
-    /// Every workload row; `None` is a free row. Row 0 is the node.
-    pub workloads: Vec<Option<Workload>>,
+    /// Every workload row; `None` is a free row. Row 0 is the node. Shared between snapshots, replaced on change.
+    pub workloads: Vec<Option<Arc<Workload>>>,
     /// Grows when a workload was born, ended, moved or renamed: equal generations have equal `workloads`.
     pub generation: u64,
     /// CPU time since the baseline (of the workload's life as it was seen), by row.
@@ -122,7 +122,7 @@ pub struct Refused {
 impl Snapshot {
     /// The live and ended workloads with their rows.
     pub fn rows(&self) -> impl Iterator<Item = (usize, &Workload)> {
-        self.workloads.iter().enumerate().filter_map(|(row, workload)| Some((row, workload.as_ref()?)))
+        self.workloads.iter().enumerate().filter_map(|(row, workload)| Some((row, workload.as_deref()?)))
     }
 
     /// Energy of `row` from zone number `zone`.

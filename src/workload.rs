@@ -109,7 +109,8 @@ pub struct Identity {
     pub id: WorkloadId,
     /// The short name for people: `nginx.service`, the first 12 digits of a container id, a VM's domain.
     pub name: String,
-    /// OpenTelemetry resource attributes (names from [`crate::semconv`]) that the path or command line gives.
+    /// OpenTelemetry resource attributes (names from [`crate::semconv`]) that the path or command line gives. Those of
+    /// a process that its id and name tell are added by [`Identity::derived`].
     pub attributes: Vec<(&'static str, String)>,
 }
 
@@ -118,6 +119,18 @@ impl Identity {
     #[must_use]
     pub fn new(kind: Kind, text: &str, name: &str) -> Self {
         Self { id: WorkloadId::Named(kind, text.into()), name: name.to_owned(), attributes: Vec::new() }
+    }
+
+    /// The attributes of a process that its id and name tell: `process.pid` and `process.executable.name`.
+    #[must_use]
+    pub fn derived(&self) -> Vec<(&'static str, String)> {
+        match self.id {
+            WorkloadId::Process { pid, .. } => vec![
+                (crate::semconv::attr::PROCESS_PID, pid.to_string()),
+                (crate::semconv::attr::PROCESS_EXECUTABLE_NAME, self.name.clone()),
+            ],
+            _ => Vec::new(),
+        }
     }
 
     /// Adds one attribute.

@@ -67,7 +67,7 @@ impl CpuTimes {
             return counted;
         }
         let interval = CpuTime::from(awake).0.max(1);
-        ((self.all.saturating_sub(before.all).0 + interval / 2) / interval).max(1)
+        (self.all.saturating_sub(before.all).0.saturating_add(interval / 2) / interval).max(1)
     }
 }
 

@@ -185,10 +185,8 @@ pub fn identity(pid: u32, start_ticks: u64, comm: &[u8], command_line: &[u8]) ->
     let base = command.rsplit('/').next().unwrap_or_default();
     let name = if comm.is_empty() { base } else { &comm };
     let name = if name.is_empty() { pid.to_string() } else { name.to_owned() };
-    let mut attributes = vec![(attr::PROCESS_PID, pid.to_string()), (attr::PROCESS_EXECUTABLE_NAME, name.clone())];
-    if !command.is_empty() {
-        attributes.push((attr::PROCESS_COMMAND, command));
-    }
+    // Pid and executable name are told by id and name: ten thousand processes need not hold them twice.
+    let attributes = if command.is_empty() { Vec::new() } else { vec![(attr::PROCESS_COMMAND, command)] };
     Identity { id: WorkloadId::Process { pid, start_ticks }, name, attributes }
 }
 

@@ -109,15 +109,15 @@ fn baseline(memory: &Memory) -> Timestamp {
     let _ = memory.read("proc/stat", &mut buffer, 1 << 20);
     let text = String::from_utf8_lossy(&buffer);
     let booted = text.lines().find_map(|line| line.strip_prefix("btime ")).and_then(|text| text.trim().parse().ok());
-    Timestamp { boot, asleep: Duration::ZERO, wall: Duration::from_secs(booted.unwrap_or(0)) + boot }
+    Timestamp { boot, asleep: Duration::ZERO, wall: Duration::from_secs(booted.unwrap_or(0)).saturating_add(boot) }
 }
 
 fn advance(before: Timestamp, last: &Tick, tick: &Tick) -> Timestamp {
     let passed = tick.at.saturating_sub(last.at);
-    let wall = i128::try_from((before.wall + passed).as_nanos()).unwrap_or(0) + tick.wall_step;
+    let wall = i128::try_from(before.wall.saturating_add(passed).as_nanos()).unwrap_or(0) + tick.wall_step;
     Timestamp {
-        boot: before.boot + passed,
-        asleep: before.asleep + tick.suspended,
+        boot: before.boot.saturating_add(passed),
+        asleep: before.asleep.saturating_add(tick.suspended),
         wall: Duration::from_nanos(u64::try_from(wall).unwrap_or(0)),
     }
 }

@@ -12,6 +12,7 @@ use super::keys::find;
 use super::load::ConfigError;
 use super::values::{boolean, endpoint, expected, header_name, header_value};
 use super::{Config, Secret};
+use crate::semconv::attr;
 
 /// How a variable's value is written.
 #[derive(Clone, Copy)]
@@ -98,7 +99,7 @@ pub(super) fn apply(
     if let Some(attributes) = env.first(&RESOURCE, attributes) {
         config.export.otlp.resource = attributes;
     }
-    if let Some(name) = config.export.otlp.resource.remove("service.name").filter(|name| !name.is_empty()) {
+    if let Some(name) = config.export.otlp.resource.remove(attr::SERVICE_NAME).filter(|name| !name.is_empty()) {
         config.export.otlp.service_name = name;
     }
     if let Some(name) = env.get("OTEL_SERVICE_NAME") {

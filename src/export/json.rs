@@ -4,6 +4,7 @@
 //! the node `active` is what is attributed, of every parent `active` is its children's plus its `exited`, and the
 //! total is the sum of the ticks. Times are seconds since the baseline on the boot clock; `interval_s` leaves sleep out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +85,7 @@ struct WorkloadLine<'a> {
     kind: &'static str,
     parent: Option<&'a str>,
     name: &'a str,
-    attributes: BTreeMap<&'static str, &'a str>,
+    attributes: BTreeMap<&'static str, Cow<'a, str>>,
     cpu_us: u64,
     active_uj: BTreeMap<&'a str, u64>,
     exited_uj: BTreeMap<&'a str, u64>,
@@ -234,6 +235,11 @@ fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
     }
 }
 
+fn attributes(identity: &Identity) -> BTreeMap<&'static str, Cow<'_, str>> {
+    let own = identity.attributes.iter().map(|(key, value)| (*key, Cow::from(value)));
+    identity.derived().into_iter().map(|(key, value)| (key, Cow::from(value))).chain(own).collect()
+}
+
 fn workload_lines<'a>(
     zones: &'a [ZoneBook],
     lived: impl Iterator<Item = &'a Lived>,
@@ -253,7 +259,7 @@ fn workload_lines<'a>(
                 kind: identity.id.kind().as_str(),
                 parent: (identity.id != WorkloadId::Node).then_some(lived.parent.as_str()),
                 name: &identity.name,
-                attributes: identity.attributes.iter().map(|(key, value)| (*key, value.as_str())).collect(),
+                attributes: attributes(identity),
                 cpu_us: lived.cpu,
                 active_uj: by_zone(&lived.active),
                 exited_uj: by_zone(&lived.exited),

@@ -161,7 +161,7 @@ fn meters(snapshot: &Snapshot) -> String {
         .filter(|book| {
             book.zone.role == Role::Primary && book.zone.quality == Quality::Measured && book.measured.is_none()
         })
-        .map(|book| format!("{} {}", book.zone.id, book.state.as_str()))
+        .map(|book| printable(&format!("{} {}", book.zone.id, book.state.as_str())))
         .collect();
     if missing.is_empty() { String::new() } else { format!("  [{}]", missing.join(", ")) }
 }
@@ -169,7 +169,7 @@ fn meters(snapshot: &Snapshot) -> String {
 /// A name that tells two workloads apart: a process with its pid and where it runs.
 fn shown_name(snapshot: &Snapshot, workload: &Workload) -> String {
     let name = &workload.identity.name;
-    match &workload.identity.id {
+    let shown = match &workload.identity.id {
         WorkloadId::Process { pid, .. } => {
             let parent = snapshot.workloads.get(workload.parent).and_then(Option::as_ref);
             let place = parent.filter(|parent| parent.identity.id != WorkloadId::Node);
@@ -183,7 +183,13 @@ fn shown_name(snapshot: &Snapshot, workload: &Workload) -> String {
         }
         WorkloadId::Named(crate::workload::Kind::Slice, path) => path.to_string(),
         _ => name.clone(),
-    }
+    };
+    printable(&shown)
+}
+
+/// The name of a VM and the path of a cgroup are what their owner chose: no terminal sees their escapes.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// The first `width` characters.

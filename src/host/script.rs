@@ -229,7 +229,8 @@ impl<'a> Script<'a> {
                 let (at, name) =
                     rest.rsplit_once(' ').ok_or_else(|| self.error("expected '-- error PATH ERRNO --'"))?;
                 let errno = ERRNOS.iter().find(|(known, _)| *known == name).map(|(_, errno)| *errno);
-                let errno = errno.or_else(|| name.parse().ok().map(Errno::from_raw_os_error));
+                let number = || name.parse().ok().filter(|code| (1..4096).contains(code));
+                let errno = errno.or_else(|| number().map(Errno::from_raw_os_error));
                 let errno = errno.ok_or_else(|| self.error(format!("unknown error {name:?}; write EACCES, EIO, …")))?;
                 Ok(Edit::Error(path(at)?, Some(errno)))
             }
@@ -380,6 +381,7 @@ mod tests {
         assert_eq!(message("-- error sys/x EWHAT --\n"), "line 1: unknown error \"EWHAT\"; write EACCES, EIO, …");
         assert_eq!(message("== tick 2 at 2s ==\n== tick 1 at 3s ==\n"), "line 2: tick 1 follows tick 2");
         assert_eq!(message("== tick 1 at soon ==\n"), "line 1: \"soon\" is no time; write 1s, 1.5s or 250ms");
+        assert_eq!(message("-- error sys/x 0 --\n"), "line 1: unknown error \"0\"; write EACCES, EIO, …");
         assert!(message("== tick 2 at 2s ==\n== tick 3 at 1s ==\n").contains("never goes back"));
         assert!(message("-- base64 sys/x --\n!!\n").starts_with("line 1: no base64"));
         assert!(message("-- file proc/x --\n1\n-- dir proc/x/y --\n").contains("proc/x/y"));

@@ -24,6 +24,8 @@ const FAILING: Duration = Duration::from_secs(3600);
 /// The meters of a machine.
 pub struct MeterSet {
     meters: Vec<Box<dyn Meter>>,
+    /// How many of them, the first ones, are the caller's own.
+    own: usize,
     /// The zones of all meters in the order of `readings`, with their roles.
     zones: Vec<Arc<Zone>>,
     readings: Vec<Reading>,
@@ -61,6 +63,7 @@ impl MeterSet {
     pub fn new() -> Self {
         Self {
             meters: Vec::new(),
+            own: 0,
             zones: Vec::new(),
             readings: Vec::new(),
             reports: Vec::new(),
@@ -69,6 +72,13 @@ impl MeterSet {
             seen: None,
             estimating: false,
         }
+    }
+
+    /// Adds a meter of the caller's own. It stays when the machine is looked over again.
+    pub fn add(&mut self, meter: Box<dyn Meter>) {
+        self.meters.insert(self.own, meter);
+        self.own += 1;
+        self.looked = None;
     }
 
     /// Looks for meters if it is due or something changed, and reads them all.
@@ -107,8 +117,9 @@ impl MeterSet {
 
     fn discover(&mut self, host: &Host, config: &Config) {
         // The estimator keeps its state: it is looked for once.
-        let model = self.meters.iter().position(|meter| is_model(meter.as_ref())).map(|at| self.meters.swap_remove(at));
-        self.meters.clear();
+        let model = (self.own..self.meters.len()).find(|at| is_model(self.meters[*at].as_ref()));
+        let model = model.map(|at| self.meters.swap_remove(at));
+        self.meters.truncate(self.own);
         self.reports.clear();
         let mut kept = model;
         for backend in METERS {
@@ -211,6 +222,8 @@ fn role(zone: &Zone, all: &[Arc<Zone>]) -> (Role, String) {
         Domain::Core => said(Role::Contained, "part of its package (on AMD one single core)"),
         Domain::Uncore => said(Role::Contained, "part of its package"),
         Domain::Psys if packages == 0 => said(Role::Primary, "the platform; there is no package to sum"),
+        Domain::Host if packages == 0 => said(Role::Primary, "the whole machine; there is no package to sum"),
+        Domain::Host => said(Role::Reference, "the whole machine contains the packages"),
         Domain::Psys => said(Role::Reference, "the platform contains the packages; some firmware misreports it"),
         _ => said(Role::Unclassified, "not known what it contains: never summed"),
     }

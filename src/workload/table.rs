@@ -189,8 +189,9 @@ impl Table {
             let Some(entry) = self.rows[row].as_mut() else { continue };
             let Some((at, last)) = entry.ended else { continue };
             let now = if is_final(row) { last.min(tick) } else { tick + 1 };
-            if now != last {
-                entry.ended = Some((at, now));
+            entry.ended = Some((at, now));
+            // It changes when it has to wait on, and when this is the tick at which it is shown as ended.
+            if now != last || now == tick {
                 self.generation += 1;
             }
         }

@@ -109,7 +109,7 @@ impl World {
         self.serial += 1;
         self.snapshot.generation += 1;
         self.snapshot.workloads[row] =
-            Some(Workload { serial, identity: Arc::new(identity), parent, start, ended: None });
+            Some(Arc::new(Workload { serial, identity: Arc::new(identity), parent, start, ended: None }));
         row
     }
 
@@ -149,12 +149,12 @@ impl World {
     pub fn rename(&mut self, row: usize, change: impl FnOnce(&mut Identity)) {
         let mut identity = self.identity(row);
         change(&mut identity);
-        self.snapshot.workloads[row].as_mut().unwrap().identity = Arc::new(identity);
+        Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).identity = Arc::new(identity);
         self.snapshot.generation += 1;
     }
 
     pub fn move_to(&mut self, row: usize, parent: usize) {
-        self.snapshot.workloads[row].as_mut().unwrap().parent = parent;
+        Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).parent = parent;
         self.snapshot.generation += 1;
     }
 
@@ -198,7 +198,7 @@ impl World {
             .map(|(other, _)| other)
             .collect();
         inside.into_iter().for_each(|other| self.end(other));
-        self.snapshot.workloads[row].as_mut().unwrap().ended = Some(now);
+        Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).ended = Some(now);
         self.snapshot.generation += 1;
         self.ended.push(row);
     }

@@ -166,6 +166,7 @@ fn pairs<'a>(node: &'a NodeResource, chain: &'a [Arc<Identity>], id: &'a str, pi
     own.attributes.iter().for_each(|(key, value)| add(key, value));
     if kind == Kind::Process {
         add(attr::PROCESS_PID, pid);
+        add(attr::PROCESS_EXECUTABLE_NAME, &own.name);
     }
     let told = copied(kind).last().is_some_and(|key| pairs_has(&own.attributes, key) || *key == attr::PROCESS_PID);
     if !told {
