@@ -87,7 +87,7 @@ fn measure(rounds: usize, mut before: impl FnMut(usize), mut call: impl FnMut())
         before(round);
         let (start, count) = (thread_time(), ALLOCATIONS.load(Ordering::Relaxed));
         call();
-        times.push(thread_time() - start);
+        times.push(thread_time().saturating_sub(start));
         if round >= rounds / 2 {
             allocations += ALLOCATIONS.load(Ordering::Relaxed) - count;
         }

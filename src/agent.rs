@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::activity::{Activity, Moment};
 use crate::attribute::Ledger;
 use crate::clock::Timestamp;
-use crate::config::Config;
+use crate::config::{Config, ProcessExport};
 use crate::export::{Snapshot, Subscription, Workload};
 use crate::host::Host;
 use crate::meter::Meter;
@@ -46,14 +46,18 @@ impl Agent {
     /// An agent for `host`, whose first step at `now` will be the baseline.
     #[must_use]
     pub fn new(host: Host, config: Config, now: Timestamp) -> Self {
-        let activity = Activity::new(&host, config.processes.export);
+        let mut activity = Activity::new(&host, config.processes.export);
+        let mut table = Table::new(now);
+        if config.processes.export != ProcessExport::Off {
+            activity.reserve(&host, &mut table);
+        }
         Self {
             host,
             config,
             meters: MeterSet::new(),
             activity,
             ledger: Ledger::default(),
-            table: Table::new(now),
+            table,
             tick: 0,
             baseline: now,
             before: now,
@@ -128,7 +132,7 @@ impl Agent {
         let (ledger, activity) = (&self.ledger, &mut self.activity);
         let mut freed = Vec::new();
         let done = |row: usize, entry: &Row| {
-            crowded || entry.ended.is_some_and(|(_, tick)| tick <= seen) && ledger.is_final(row)
+            crowded || entry.ended.as_ref().is_some_and(|ended| ended.1 <= seen) && ledger.is_final(row)
         };
         self.table.forget(done, |row| freed.push(row));
         for row in freed {
@@ -200,7 +204,7 @@ fn describe(slot: &mut Option<Arc<Workload>>, row: Option<&Row>, tick: u64) {
         *slot = None;
         return;
     };
-    let ended = row.ended.filter(|(_, last)| *last <= tick).map(|(at, _)| at);
+    let ended = row.ended.as_ref().filter(|ended| ended.1 <= tick).map(|ended| ended.0);
     let same = slot.as_ref().is_some_and(|known| {
         known.serial == row.serial
             && Arc::ptr_eq(&known.identity, &row.identity)

@@ -4,7 +4,7 @@
 //! At every tick: the books balance to the microjoule, no exported total falls, no zone shows more than its part can
 //! draw, and what was measured is what was used wherever the reading was fit to be accepted.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -180,7 +180,8 @@ impl Machine {
             let stat = format!("{pid} (p) S 1 1 1 0 -1 4194304 0 0 0 0 {time} 0 0 0 20 0 1 0 {} 0 0\n", process.start);
             set(&format!("proc/{pid}/stat"), &stat);
             set(&format!("proc/{pid}/cgroup"), &format!("0::/system.slice/s{}.service\n", process.service));
-            members[process.service] += &format!("{pid}\n");
+            members[process.service].push_str(&pid.to_string());
+            members[process.service].push('\n');
         }
         let all: u64 = self.usage.iter().sum();
         set("sys/fs/cgroup/system.slice/cpu.stat", &format!("usage_usec {}\n", all / 1000));

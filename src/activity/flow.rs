@@ -4,6 +4,8 @@
 //! its live processes used. Its weight is `own` plus the weights of the workloads inside; `own − live` is `exited`,
 //! signed and carried.
 
+use std::collections::HashMap;
+
 use crate::activity::{Usage, is_generic};
 use crate::workload::table::{NODE, Table};
 
@@ -21,7 +23,7 @@ pub struct Flows {
     /// How many cgroups of the base hierarchy begin the row; rows without one are carved or grouped.
     heads: Vec<u32>,
     /// Where the processes of a row that only the second hierarchy knows sit in the base hierarchy.
-    homes: Vec<Vec<usize>>,
+    homes: HashMap<usize, Vec<usize>>,
     /// What live processes of such a row used, by row and home.
     away: Vec<(usize, usize, i64)>,
     /// Where the processes of a base row sit in the second hierarchy.
@@ -63,7 +65,6 @@ impl Flows {
             column.resize(rows, 0);
         }
         self.heads.resize(rows, 0);
-        self.homes.resize_with(rows, Vec::new);
         self.abroad.resize(rows, NOWHERE);
         self.grouped.resize(rows, false);
         self.marked.resize(rows, false);
@@ -75,7 +76,7 @@ impl Flows {
             (self.own[row], self.live[row], self.inner[row]) = (0, 0, 0);
             (self.carry[row], self.debt[row], self.other[row]) = (0, 0, 0);
             (self.heads[row], self.abroad[row]) = (0, NOWHERE);
-            self.homes[row].clear();
+            self.homes.remove(&row);
             self.grouped[row] = false;
         }
     }
@@ -125,8 +126,11 @@ impl Flows {
     pub fn sits(&mut self, base: usize, other: usize, finer: bool) {
         self.grow(base.max(other) + 1);
         self.abroad[base] = other;
-        if finer && other != base && !self.homes[other].contains(&base) {
-            self.homes[other].push(base);
+        if finer && other != base {
+            let homes = self.homes.entry(other).or_default();
+            if !homes.contains(&base) {
+                homes.push(base);
+            }
         }
     }
 
@@ -149,7 +153,7 @@ impl Flows {
             if abroad != NOWHERE && abroad != row && !is_generic(table.kind(row)) && self.is_backed(row) {
                 self.other[abroad] -= self.own[row];
             }
-            if row != NODE && !self.is_backed(row) && !self.homes[row].is_empty() {
+            if row != NODE && !self.is_backed(row) && self.homes.contains_key(&row) {
                 self.carved.push(row);
             }
         }
@@ -163,11 +167,12 @@ impl Flows {
         }
         for index in 0..self.carved.len() {
             let row = self.carved[index];
-            for home in 0..self.homes[row].len() {
-                let home = self.homes[row][home];
-                let taken = self.take(row, home, self.other[row], root_is_measured);
+            let homes = self.homes.remove(&row).unwrap_or_default();
+            for home in &homes {
+                let taken = self.take(row, *home, self.other[row], root_is_measured);
                 self.other[row] -= taken;
             }
+            self.homes.insert(row, homes);
         }
     }
 

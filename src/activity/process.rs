@@ -131,6 +131,12 @@ impl Processes {
         self.by_pid.is_empty()
     }
 
+    /// Makes room for `count` processes at once.
+    pub fn reserve(&mut self, count: usize) {
+        self.list.reserve(count);
+        self.by_pid.reserve(count);
+    }
+
     /// The process with this pid.
     #[must_use]
     pub fn find(&self, pid: u32) -> Option<usize> {
@@ -185,8 +191,9 @@ pub fn identity(pid: u32, start_ticks: u64, comm: &[u8], command_line: &[u8]) ->
     let base = command.rsplit('/').next().unwrap_or_default();
     let name = if comm.is_empty() { base } else { &comm };
     let name = if name.is_empty() { pid.to_string() } else { name.to_owned() };
-    // Pid and executable name are told by id and name: ten thousand processes need not hold them twice.
-    let attributes = if command.is_empty() { Vec::new() } else { vec![(attr::PROCESS_COMMAND, command)] };
+    // What id and name tell is not held twice: there may be ten thousand processes.
+    let told = command.is_empty() || command == name;
+    let attributes = if told { Vec::new() } else { vec![(attr::PROCESS_COMMAND, command)] };
     Identity { id: WorkloadId::Process { pid, start_ticks }, name, attributes }
 }
 

@@ -216,6 +216,7 @@ mod tests {
 
     /// Whole paths with the ids that begin along them; the last is where usage at that path is booked.
     #[test]
+    #[allow(clippy::too_many_lines)] // one table of paths
     fn whole_paths_end_to_end() {
         const KUBE: &str = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid_>.slice";
         const SLICES: &str = "slice:/kubepods.slice slice:/kubepods.slice/kubepods-burstable.slice pod:<uid>";

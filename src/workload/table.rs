@@ -38,7 +38,7 @@ pub struct Row {
     /// When its totals began.
     pub start: Timestamp,
     /// When it ended, and at which tick.
-    pub ended: Option<(Timestamp, u64)>,
+    pub ended: Option<Box<(Timestamp, u64)>>,
     children: Vec<usize>,
 }
 
@@ -115,7 +115,7 @@ impl Table {
         self.get(row).map_or(&[], Row::children)
     }
 
-    /// The row of the workload called `id`, unless it ended.
+    /// The row of the workload called `id`, unless it ended; processes are not found this way.
     #[must_use]
     pub fn find(&self, id: &WorkloadId) -> Option<usize> {
         self.by_id.get(id).copied()
@@ -138,7 +138,7 @@ impl Table {
         });
         self.serial += 1;
         let depth = if row == NODE { 0 } else { self.get(parent).map_or(1, |parent| parent.depth + 1) };
-        self.by_id.insert(identity.id.clone(), row);
+        self.name(&identity.id, row);
         let identity = Arc::new(identity);
         self.rows[row] =
             Some(Row { serial: self.serial, identity, parent, depth, start, ended: None, children: Vec::new() });
@@ -152,12 +152,24 @@ impl Table {
     fn revive(&mut self, identity: &Identity, parent: usize) -> Option<usize> {
         let at = self.ended.iter().position(|row| self.get(*row).is_some_and(|row| row.identity.id == identity.id))?;
         let row = self.ended.swap_remove(at);
-        self.by_id.insert(identity.id.clone(), row);
+        self.name(&identity.id, row);
         if let Some(entry) = self.rows[row].as_mut() {
             entry.ended = None;
         }
         self.set_parent(row, parent);
         Some(row)
+    }
+
+    /// Processes are found by their pid elsewhere, and there are many of them.
+    fn name(&mut self, id: &WorkloadId, row: usize) {
+        if id.kind() != Kind::Process {
+            self.by_id.insert(id.clone(), row);
+        }
+    }
+
+    /// Makes room for `rows` rows at once.
+    pub fn reserve(&mut self, rows: usize) {
+        self.rows.reserve(rows);
     }
 
     /// The workload in `row` is no more; its row waits in [`Table::ended`].
@@ -168,7 +180,7 @@ impl Table {
         if let Some(entry) = self.rows.get_mut(row).and_then(Option::as_mut)
             && entry.ended.is_none()
         {
-            entry.ended = Some((at, tick));
+            entry.ended = Some(Box::new((at, tick)));
             let id = entry.identity.id.clone();
             self.by_id.remove(&id);
             self.ended.push(row);
@@ -187,9 +199,9 @@ impl Table {
         for index in 0..self.ended.len() {
             let row = self.ended[index];
             let Some(entry) = self.rows[row].as_mut() else { continue };
-            let Some((at, last)) = entry.ended else { continue };
+            let Some((at, last)) = entry.ended.as_deref().copied() else { continue };
             let now = if is_final(row) { last.min(tick) } else { tick + 1 };
-            entry.ended = Some((at, now));
+            entry.ended = Some(Box::new((at, now)));
             // It changes when it has to wait on, and when this is the tick at which it is shown as ended.
             if now != last || now == tick {
                 self.generation += 1;
@@ -239,7 +251,7 @@ impl Table {
         self.generation += 1;
         if moved {
             self.by_id.remove(&old);
-            self.by_id.insert(new, row);
+            self.name(&new, row);
             if let Some(entry) = self.rows[parent].as_mut() {
                 entry.children.retain(|child| *child != row);
             }

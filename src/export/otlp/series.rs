@@ -414,6 +414,7 @@ impl Book {
     fn rank(&mut self, snapshot: &Snapshot) {
         let stride = self.stride();
         self.ranking.candidates.clear();
+        self.ranking.candidates.reserve(snapshot.workloads.len());
         for (row, state) in self.rows.iter().enumerate() {
             let Some(serial) = state.serial.filter(|_| state.kind == Some(Kind::Process) && !state.over) else {
                 continue;
