@@ -14,8 +14,14 @@ const MOUNT: &str = "sys/fs/cgroup";
 const CPUACCT: &[&str] = &["cpuacct", "cpu,cpuacct", "cpuacct,cpu"];
 /// The root of a tree.
 pub const ROOT: usize = 0;
-/// Descriptors kept open at most (accounting rule 12).
-const KEPT_MAX: usize = 512;
+/// Descriptors kept open at most (accounting rule 12): of the base hierarchy,
+const KEPT_MAX: usize = 448;
+/// and of the second one.
+const KEPT_MAX_SECOND: usize = 64;
+/// A cgroup that was not entered in so many walks gives its descriptor to one that is.
+const KEPT_IDLE: u64 = 30;
+/// Cgroups that are looked at to find such a one.
+const KEPT_LOOKS: usize = 8;
 
 /// A cgroup hierarchy.
 pub struct Tree {
@@ -29,6 +35,9 @@ pub struct Tree {
     entered: Vec<usize>,
     round: u64,
     kept: usize,
+    kept_max: usize,
+    /// Where the search for an idle descriptor goes on.
+    hand: usize,
 }
 
 /// Which of the two kinds of cgroup.
@@ -89,7 +98,7 @@ pub fn hierarchies(host: &Host) -> (Tree, Option<Tree>) {
         let unified = format!("{MOUNT}/unified");
         let second = is_dir(&unified).then_some(unified);
         // Without a unified mount, systemd's own named hierarchy still tells services from each other.
-        return (Tree::new(Some(v1), Version::V1), Some(Tree::new(second, Version::V2)));
+        return (Tree::new(Some(v1), Version::V1, KEPT_MAX), Some(Tree::new(second, Version::V2, KEPT_MAX_SECOND)));
     }
     let unified = [format!("{MOUNT}/unified"), MOUNT.to_owned()].into_iter().find(|path| {
         let mut buffer = Vec::new();
@@ -97,11 +106,11 @@ pub fn hierarchies(host: &Host) -> (Tree, Option<Tree>) {
             || host.read(&format!("{path}/cpu.stat"), &mut buffer).is_ok()
     });
     let unified = unified.or_else(|| is_dir(MOUNT).then(|| MOUNT.to_owned()));
-    (Tree::new(unified, Version::V2), None)
+    (Tree::new(unified, Version::V2, KEPT_MAX), None)
 }
 
 impl Tree {
-    fn new(mount: Option<String>, version: Version) -> Self {
+    fn new(mount: Option<String>, version: Version, kept_max: usize) -> Self {
         let root = Node::new(String::new(), mount.clone(), version, ROOT);
         Self {
             mount,
@@ -112,6 +121,8 @@ impl Tree {
             entered: Vec::new(),
             round: 0,
             kept: 0,
+            kept_max,
+            hand: 0,
         }
     }
 
@@ -147,7 +158,7 @@ impl Tree {
         node.depth = above.depth + 1;
         node.inode = inode.unwrap_or(0);
         if let Some(usage) = &mut node.usage {
-            usage.keep = self.kept < KEPT_MAX;
+            usage.keep = self.kept < self.kept_max;
             self.kept += usize::from(usage.keep);
         }
         let index = if let Some(index) = self.free.pop() {
@@ -190,9 +201,36 @@ impl Tree {
         (node.round, node.before, node.delta) = (round, before, 0);
         let parent = node.parent;
         self.entered.push(index);
+        self.keep_open(index);
         if self.nodes[parent].round != round {
             let unmoved = self.nodes[parent].measured.then_some(self.nodes[parent].total);
             self.mark_entered(parent, unmoved);
+        }
+    }
+
+    /// An active cgroup gets a descriptor that an idle one holds, so that the most active ones keep theirs.
+    fn keep_open(&mut self, index: usize) {
+        if self.nodes[index].usage.as_ref().is_none_or(|usage| usage.keep) {
+            return;
+        }
+        let mut free = self.kept < self.kept_max;
+        for _ in 0..KEPT_LOOKS {
+            if free {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.nodes.len();
+            let node = &mut self.nodes[self.hand];
+            let idle = node.round + KEPT_IDLE < self.round;
+            if let Some(usage) = node.usage.as_mut().filter(|usage| usage.keep && idle) {
+                usage.keep = false;
+                usage.close();
+                self.kept -= 1;
+                free = true;
+            }
+        }
+        if let Some(usage) = self.nodes[index].usage.as_mut().filter(|_| free) {
+            usage.keep = true;
+            self.kept += 1;
         }
     }
 
@@ -374,6 +412,23 @@ pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn active_cgroups_take_the_descriptors_of_idle_ones() {
+        let mut tree = Tree::new(Some("sys/fs/cgroup".into()), Version::V2, 2);
+        let nodes: Vec<usize> = (0..3).map(|name| tree.add(ROOT, &format!("c{name}"), Some(name))).collect();
+        let kept = |tree: &Tree| -> Vec<bool> {
+            nodes.iter().map(|node| tree.nodes[*node].usage.as_ref().unwrap().keep).collect()
+        };
+        assert_eq!(kept(&tree), [true, true, false]);
+        for _ in 0..=KEPT_IDLE + 1 {
+            tree.begin();
+            tree.mark_entered(nodes[0], None);
+            tree.mark_entered(nodes[2], None);
+        }
+        assert_eq!(kept(&tree), [true, false, true], "the one that is never entered gave its descriptor away");
+        assert_eq!(tree.kept, 2);
+    }
 
     #[test]
     fn counters_are_whole_numbers_or_nothing() {
