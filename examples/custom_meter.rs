@@ -51,7 +51,7 @@ impl Meter for PowerFile {
     }
 
     fn read(&mut self, _: &Host, now: Timestamp, out: &mut [Reading]) {
-        let value = match read_file(self.path.as_ref()).map(|bytes| rapl::parse(&bytes)) {
+        let value = match read_file(self.path.as_ref(), 4096).map(|bytes| rapl::parse(&bytes)) {
             Ok(Some(microwatts)) => Value::Power(Microwatts(microwatts)),
             Ok(None) => Value::Missing(Why::Malformed),
             Err(_) => Value::Missing(Why::Gone), // never an error: this zone has no reading, the others have theirs

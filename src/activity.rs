@@ -23,6 +23,7 @@ pub mod cgroup;
 pub mod cpu;
 pub mod flow;
 mod members;
+mod place;
 pub mod process;
 pub mod walk;
 
@@ -152,6 +153,8 @@ pub struct Activity {
     stat: Kept,
     buffer: Vec<u8>,
     times: Option<CpuTimes>,
+    /// CPUs online as they were last known; 0: not known.
+    cpus: u64,
     carry: i64,
 }
 
@@ -170,6 +173,7 @@ impl Activity {
             stat: Kept::new("proc/stat".into()),
             buffer: Vec::new(),
             times: None,
+            cpus: 0,
             carry: 0,
         }
     }
@@ -216,7 +220,9 @@ impl Activity {
         let cpus = if awake.is_zero() { 1 } else { (capacity.0 / CpuTime::from(awake).0.max(1)).max(1) };
         let slack = signed(SLACK.0.saturating_mul(cpus));
         self.flows.begin(table.len());
-        let limit = (capacity + CpuTime(SLACK.0.saturating_mul(cpus))).min(USAGE_MAX);
+        // Without knowing what the CPUs had (no count of them, or no time between two ticks) nothing is too much.
+        let known = capacity > CpuTime::ZERO;
+        let limit = if known { capacity + CpuTime(SLACK.0.saturating_mul(cpus)) } else { USAGE_MAX }.min(USAGE_MAX);
         let mut walk = Walk {
             host,
             table,
@@ -244,30 +250,40 @@ impl Activity {
         }
     }
 
-    /// Busy time by `/proc/stat` and what the CPUs had.
-    fn cpu_times(&mut self, host: &Host, awake: Duration) -> (CpuTime, CpuTime) {
-        let times = host.reread(&mut self.stat, &mut self.buffer).ok().and_then(|()| CpuTimes::parse(&self.buffer));
+    /// Busy time by `/proc/stat` and what the CPUs had. Where the file tells nothing of this interval (it cannot be
+    /// read, could not be read at the last tick, or has not moved), busy is what is known of the workloads.
+    fn cpu_times(&mut self, host: &Host, awake: Duration) -> (Option<CpuTime>, CpuTime) {
+        let read = host.reread(&mut self.stat, &mut self.buffer);
+        let times = read.ok().and_then(|()| CpuTimes::parse(&self.buffer));
         let found = match (&times, &self.times) {
-            (Some(now), Some(before)) => {
+            (Some(now), Some(before)) if now.all > before.all => {
                 if now.online != before.online {
                     self.carry = 0; // hot-plug: what was carried belonged to other CPUs
                 }
-                now.busy_since(before, awake)
+                let (busy, capacity) = now.busy_since(before, awake);
+                Some((Some(busy), capacity))
             }
-            _ => (CpuTime::ZERO, CpuTime(CpuTime::from(awake).0.saturating_mul(cpu::online(host)))),
+            _ => None,
         };
-        self.times = times.or(self.times);
-        found
+        self.times = times;
+        let (busy, capacity) = found.unwrap_or_else(|| {
+            if self.cpus == 0 {
+                self.cpus = cpu::online(host);
+            }
+            (None, CpuTime(CpuTime::from(awake).0.saturating_mul(self.cpus)))
+        });
+        if let (Some(cpus), false) = (capacity.0.checked_div(CpuTime::from(awake).0), capacity == CpuTime::ZERO) {
+            self.cpus = cpus;
+        }
+        (busy, capacity)
     }
 
     /// Accounting rule 4: busy time is what the CPUs say, or what is known where that is more.
-    fn sum_up(&mut self, table: &Table, stat_busy: CpuTime, capacity: CpuTime, slack: i64) {
+    fn sum_up(&mut self, table: &Table, stat_busy: Option<CpuTime>, capacity: CpuTime, slack: i64) {
         let known: u64 = table.children(NODE).iter().fold(0, |sum, row| sum.saturating_add(self.usage.weight_of(*row)));
-        let mut busy = stat_busy.0;
-        if self.times.is_none() {
-            // Without /proc/stat the root cgroup's own counter is the next best.
-            busy = busy.max(u64::try_from(self.flows.root_usage()).unwrap_or(0));
-        }
+        // Without /proc/stat the root cgroup's own counter is the next best; a negative remainder then means nothing.
+        let root = u64::try_from(self.flows.root_usage()).unwrap_or(0);
+        let busy = stat_busy.map_or(root.max(known), |busy| busy.0);
         let rest = signed(busy).saturating_sub(signed(known)).saturating_add(self.carry);
         self.carry = rest.clamp(-slack, 0);
         self.usage.unattributed = CpuTime(u64::try_from(rest).unwrap_or(0));

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Sources};
+use crate::config::{Config, Idle, Sources};
+use crate::export::Snapshot;
 use crate::host::{self, Host};
 use crate::{semconv, telemetry};
 
@@ -20,6 +21,10 @@ pub mod once;
 pub mod record;
 pub mod replay;
 pub mod run;
+
+/// The most that is read of a configuration, and of a recorded machine.
+const CONFIG_MAX: u64 = 2 << 20;
+const MACHINE_MAX: u64 = 4 << 30;
 
 /// Books the measured energy of this machine to processes, containers, pods, VMs and services, and pushes it as OTLP.
 #[derive(Debug, Parser)]
@@ -112,10 +117,10 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
     match cli.command.unwrap_or(Command::Run) {
-        Command::Config => Ok(out.write_all(crate::config::document().as_bytes())?),
-        Command::Metrics => Ok(out.write_all(semconv::markdown().as_bytes())?),
+        // What is said on the command line is checked here too.
+        Command::Config => load(&cli.common).and_then(|_| print_line(crate::config::document().trim_end())),
+        Command::Metrics => load(&cli.common).and_then(|_| print_line(semconv::markdown().trim_end())),
         Command::Run => run::run(&load(&cli.common)?),
         Command::Discover { json } => discover::discover(load(&cli.common)?, json),
         Command::Once { time, json } => once::once(load(&cli.common)?, time, json),
@@ -131,7 +136,7 @@ fn load(common: &Common) -> anyhow::Result<Config> {
     let file = match &common.config {
         None => None,
         Some(path) => {
-            let bytes = host::read_file(path)
+            let bytes = host::read_file(path, CONFIG_MAX)
                 .map_err(|error| UsageError(format!("{}: {error}; --config names a YAML file", path.display())))?;
             Some((path.clone(), bytes))
         }
@@ -148,7 +153,21 @@ fn load(common: &Common) -> anyhow::Result<Config> {
 /// The live machine that the configuration names.
 fn live(config: &Config) -> anyhow::Result<Host> {
     host::raise_file_limit();
-    Host::live(&config.host).map_err(|error| UsageError(error.to_string()).into())
+    let host = Host::live(&config.host).map_err(|error| UsageError(error.to_string()))?;
+    if let Err(errno) = host.read("proc/stat", &mut Vec::new()) {
+        let path = host.shown("proc/stat");
+        return Err(UsageError(format!("host.proc: cannot read {path}: {errno}; mount the host's /proc there")).into());
+    }
+    Ok(host)
+}
+
+/// Says which zones the idle policy names and the machine does not have.
+fn check_zones(config: &Config, snapshot: &Snapshot) {
+    let Idle::Watts(watts) = &config.attribution.idle else { return };
+    for zone in watts.keys().filter(|zone| !snapshot.zones.iter().any(|book| book.zone.id == **zone)) {
+        let known: Vec<&str> = snapshot.zones.iter().map(|book| book.zone.id.as_str()).collect();
+        telemetry::warn(&format!("attribution.idle: no zone {zone:?} here; there are {}", known.join(", ")));
+    }
 }
 
 /// A duration as the configuration writes it.
@@ -158,16 +177,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Writes a line to standard output and flushes it.
 fn print_line(line: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(anyhow::Error::from)
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
 /// Reads a file that the user named.
 fn read_named(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
-    host::read_file(path).with_context(|| format!("cannot read {}", path.display()))
+    host::read_file(path, MACHINE_MAX).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -4,9 +4,9 @@
 //! trouble in that path. The agent and the exporters only set numbers in [`Stats`], which the SDK's instruments read on
 //! its one thread. Without OTLP nothing is started. Logs are one line each, and each change of state is one line.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -38,7 +38,20 @@ pub fn log(level: Level, text: &str) {
         Level::Warn => "warning",
         Level::Error => "error",
     };
-    let _ = writeln!(std::io::stderr().lock(), "wattribute: {word}: {text}");
+    let mut drawn = screen();
+    let mut out = std::io::stderr().lock();
+    if *drawn > 0 && out.is_terminal() {
+        // The table would be drawn over this line: it is taken away and comes back below it.
+        let _ = write!(out, "\x1b[{drawn}A\r\x1b[J");
+        *drawn = 0;
+    }
+    let _ = writeln!(out, "wattribute: {word}: {text}");
+}
+
+/// The lines of a table that may be redrawn and stand on the terminal now. Whoever writes there holds this lock.
+pub fn screen() -> MutexGuard<'static, usize> {
+    static DRAWN: Mutex<usize> = Mutex::new(0);
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says something good to know.

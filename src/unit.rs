@@ -78,7 +78,7 @@ impl Microjoules {
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // exact below 2^53 µJ = 9.0e9 J; beyond that within 1 ulp
     pub fn joules(self) -> f64 {
-        self.0 as f64 * 1e-6
+        self.0 as f64 / 1e6 // the nearest number to the decimal, which a multiplication is not
     }
 
     /// The mean power over `interval`, in watts; nothing over no time.

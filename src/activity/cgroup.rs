@@ -86,6 +86,10 @@ pub struct Node {
     pub seen: u64,
     round: u64,
     total: CpuTime,
+    /// A total that was not believed.
+    odd: Option<CpuTime>,
+    /// Walks since the last total that was.
+    pub missed: u64,
     usage: Option<Kept>,
 }
 
@@ -307,14 +311,28 @@ impl Tree {
         }
     }
 
-    /// Takes a new total of the usage counter; gives what was used since the last one. A counter that went back has
-    /// been replaced: its new total is its usage.
-    pub fn advance(&mut self, index: usize, total: CpuTime) -> CpuTime {
+    /// Takes a new total of the usage counter; gives what was used since the last one. A counter that went back, or
+    /// on by more than `limit`, is believed only when the next reading bears it out (half a number was read, or
+    /// somebody wrote to `cpuacct.usage`).
+    pub fn advance(&mut self, index: usize, total: CpuTime, limit: CpuTime) -> Option<CpuTime> {
         let node = &mut self.nodes[index];
-        let used = if total < node.total { total } else { total - node.total };
+        let limit = CpuTime(limit.0.saturating_mul(node.missed + 1));
+        let since = |before: CpuTime| total.0.checked_sub(before.0).map(CpuTime).filter(|used| *used <= limit);
+        let used = since(node.total).or_else(|| node.odd.and_then(since));
+        if used.is_some() {
+            (node.total, node.odd, node.missed) = (total, None, 0);
+        } else {
+            node.odd = Some(total);
+            node.missed += 1;
+        }
+        used
+    }
+
+    /// Takes the first total of a usage counter.
+    pub fn begin_at(&mut self, index: usize, total: CpuTime) {
+        let node = &mut self.nodes[index];
         node.total = total;
         node.measured = true;
-        used
     }
 
     /// The last total of the usage counter.
@@ -350,6 +368,8 @@ impl Node {
             seen: 0,
             round: 0,
             total: CpuTime::ZERO,
+            odd: None,
+            missed: 0,
             usage,
         }
     }

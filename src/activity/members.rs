@@ -4,26 +4,15 @@
 //! namespace, no cgroup file system, a machine in memory) `/proc` is listed and `/proc/PID/cgroup` read at birth. A
 //! process is looked at again on its second tick, since runtimes fork, move and exec.
 
-use crate::activity::cgroup::{self, Membership, ROOT, Tree, Version};
+use crate::activity::cgroup::{self, ROOT, Tree};
+use crate::activity::place::Other;
 use crate::activity::process::{self, Process, Stat};
-use crate::activity::walk::{DEPTH_MAX, Walk};
+use crate::activity::walk::Walk;
 use crate::activity::{is_generic, signed};
 use crate::host::{EntryKind, Errno};
 use crate::unit::CpuTime;
 use crate::workload::table::NODE;
-use crate::workload::{self, Identity, Kind, Verdict, WorkloadId, hypervisor};
-
-/// The second hierarchy of a hybrid host, if there is one.
-type Other<'a, 'b> = &'a mut Option<&'b mut Tree>;
-
-/// Where a process sits.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// In the base hierarchy.
-    node: usize,
-    /// The row of the second hierarchy.
-    abroad: Option<usize>,
-}
+use crate::workload::{Identity, Kind, WorkloadId, hypervisor};
 
 impl Walk<'_> {
     /// Learns who is where, before any clock is read.
@@ -70,7 +59,13 @@ impl Walk<'_> {
                 self.bury(process);
             }
         }
-        // A process that shows the namespace's edge makes `/` mean another place: then all are placed anew.
+        if self.moment.tick == 0 {
+            // Before any is placed: one that shows the namespace's edge makes `/` mean another place.
+            for &(pid, _) in &listing {
+                self.look_for_edge(tree, pid);
+            }
+        }
+        // Should that show only later, all are placed anew.
         for _ in 0..2 {
             let edge = self.processes.namespaced;
             for &(pid, inode) in &listing {
@@ -201,7 +196,9 @@ impl Walk<'_> {
         let has_command_line = self.host.read_process(pid, "cmdline", self.buffer).is_ok() && !self.buffer.is_empty();
         let command_line = if has_command_line { self.buffer.clone() } else { Vec::new() };
         let placed = if at.is_none() || other.is_some() { self.place(tree, other, pid) } else { None };
-        let Some(node) = at.or(placed.map(|place| place.node)) else { return };
+        // A kernel thread of which no cgroup is told is in the root all the same.
+        let root = stat.is_kernel_thread(pid, has_command_line).then_some(ROOT);
+        let Some(node) = at.or(placed.map(|place| place.node)).or(root) else { return };
         let kernel = stat.is_kernel_thread(pid, has_command_line) && node == ROOT;
         // One that began before the last tick was there unseen: its first reading is a baseline.
         let newborn = self.moment.tick > 0 && (reused || self.began_since_last_tick(stat.start_ticks));
@@ -214,6 +211,7 @@ impl Walk<'_> {
             parent: NODE,
             row: None,
             tracked: self.processes.split || kernel,
+            missed: 0,
             born: self.moment.tick,
             seen: self.moment.tick,
             listed: self.moment.tick,
@@ -290,68 +288,6 @@ impl Walk<'_> {
         row == ancestor
     }
 
-    /// Reads `/proc/PID/cgroup`.
-    fn place(&mut self, tree: &mut Tree, other: Other<'_, '_>, pid: u32) -> Option<Place> {
-        let mut text = Vec::new();
-        match self.host.read_process(pid, "cgroup", &mut text) {
-            Ok(()) => {}
-            // A kernel without cgroups has no such file: every process is the node's.
-            Err(Errno::NOENT) if !tree.is_mounted() => return Some(Place { node: ROOT, abroad: None }),
-            Err(_) => return None,
-        }
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let lines: Vec<Membership<'_>> = cgroup::memberships(&text).collect();
-        self.processes.namespaced |= lines.iter().any(|line| line.above);
-        let line = |wanted: &dyn Fn(&str) -> bool| lines.iter().find(|line| wanted(line.controllers)).copied();
-        let telling = || lines.iter().max_by_key(|line| specificity(line.path)).copied();
-        let v1 = tree.version() == Version::V1;
-        let base = if v1 { line(&is_cpuacct) } else { line(&str::is_empty) };
-        let base = if tree.is_mounted() { base.or_else(|| telling().filter(|_| !v1)) } else { telling() };
-        // Below a namespace's edge `/` is our own cgroup, wherever that is: only cgroup.procs can tell.
-        if base.is_some_and(|line| line.path.is_empty() && !line.above) && self.processes.namespaced {
-            return None;
-        }
-        let node = self.ensure(tree, true, base.map_or("", |line| line.path));
-        let Some(other) = other.as_deref_mut() else { return Some(Place { node, abroad: None }) };
-        let unified = line(&str::is_empty).filter(|line| !line.path.is_empty());
-        let systemd = || line(&|name: &str| name == "name=systemd").filter(|line| !line.path.is_empty());
-        let path = unified.or_else(systemd).or_else(|| telling().filter(|line| specificity(line.path).0 > 1));
-        let abroad = path.map(|line| self.ensure(other, false, line.path));
-        Some(Place { node, abroad: abroad.map(|abroad| other.node(abroad).row) })
-    }
-
-    /// The cgroup at `path`, made known with those above it.
-    fn ensure(&mut self, tree: &mut Tree, is_base: bool, path: &str) -> usize {
-        let mut at = ROOT;
-        for name in path.split('/').filter(|part| !part.is_empty()) {
-            if tree.node(at).depth >= DEPTH_MAX {
-                break;
-            }
-            at = if let Some(child) = tree.child(at, name) {
-                child
-            } else {
-                let dir = tree.node(at).dir.as_ref().map(|dir| format!("{dir}/{name}"));
-                let inode = dir.and_then(|dir| self.host.inode(&dir).ok());
-                if inode.is_none() && at == ROOT {
-                    // A private cgroup namespace shows the tail of a path only.
-                    if let Some(found) = tree.by_tail(path) {
-                        return found;
-                    }
-                }
-                self.add(tree, is_base, at, name, inode)
-            };
-            if tree.node(at).threaded {
-                at = tree.node(at).parent;
-                break;
-            }
-        }
-        if is_base && tree.node(at).dir.is_none() || tree.node(at).fresh {
-            let before = tree.read_usage(self.host, at, self.buffer).ok().flatten();
-            tree.mark_entered(at, before);
-        }
-        at
-    }
-
     /// Reads the clocks of all processes in a cgroup; gives the sum of what they used.
     pub(super) fn sample_all(&mut self, tree: &mut Tree, other: Other<'_, '_>, at: usize) -> i64 {
         let mut live = 0;
@@ -381,7 +317,10 @@ impl Walk<'_> {
             Ok(Some(clock)) => (clock, None),
             Ok(None) => match self.read_stat(pid) {
                 Ok(Some((time, start))) => (time, Some(start)),
-                Ok(None) => return Some(0),
+                Ok(None) => {
+                    self.processes.get_mut(index).missed += 1;
+                    return Some(0);
+                }
                 Err(()) => return self.buried(index),
             },
             Err(_) => return self.buried(index),
@@ -403,6 +342,9 @@ impl Walk<'_> {
         }
         self.processes.get_mut(index).clock = Some(clock);
         let used = before.map_or(CpuTime::ZERO, |before| clock.saturating_sub(before));
+        // What it used while it could not be read is booked already, as its cgroup's exited or to nobody.
+        let missed = std::mem::take(&mut self.processes.get_mut(index).missed);
+        let used = CpuTime(used.0 / u64::from(missed + 1));
         let used = if used > self.limit || self.moment.tick == 0 { 0 } else { signed(used.0) };
         self.count(tree, index, used);
         Some(used)
@@ -523,11 +465,14 @@ impl Walk<'_> {
             return;
         }
         let command_line = self.command_line(pid);
-        if let Some(row) = row
-            && self.host.read_process(pid, "comm", self.buffer).is_ok()
-        {
-            let comm = self.buffer.strip_suffix(b"\n").unwrap_or(self.buffer);
-            self.table.set_identity(row, process::identity(pid, start_ticks, comm, &command_line));
+        if let Some(row) = row {
+            let comm = self.host.read_process(pid, "comm", self.buffer).is_ok();
+            let stat = !comm && self.host.read_process(pid, "stat", self.buffer).is_ok();
+            let name = if stat { Stat::parse(self.buffer).map(|stat| stat.comm) } else { None };
+            let name = name.or_else(|| comm.then(|| self.buffer.strip_suffix(b"\n").unwrap_or(self.buffer)));
+            if let Some(name) = name {
+                self.table.set_identity(row, process::identity(pid, start_ticks, name, &command_line));
+            }
         }
         let is_vm = self.table.kind(before) == Kind::Vm;
         if !is_vm && !command_line.is_empty() {
@@ -546,27 +491,4 @@ impl Walk<'_> {
             self.table.set_parent(row, parent);
         }
     }
-}
-
-fn is_cpuacct(controllers: &str) -> bool {
-    controllers.split(',').any(|name| name == "cpuacct")
-}
-
-/// How much a path tells: a workload of its own beats a unit beats a plain place, and then the longer path.
-fn specificity(path: &str) -> (u8, usize) {
-    let mut around = Kind::Node;
-    let mut best = 0;
-    let parts = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
-    for end in parts.filter(|end| *end > 0).take(DEPTH_MAX as usize) {
-        if let Verdict::Begins(found) = workload::classify(&path[..end], around) {
-            around = found.last().map_or(around, |identity| identity.id.kind());
-            best = best.max(match around {
-                Kind::Node | Kind::Kernel | Kind::Process => 0,
-                Kind::Slice => 1,
-                Kind::Service => 2,
-                _ => 3,
-            });
-        }
-    }
-    (best, path.len())
 }

@@ -52,6 +52,8 @@ pub struct Process {
     pub row: Option<usize>,
     /// Whether its clock is read at all.
     pub tracked: bool,
+    /// Ticks at which its clock could not be read since it last could.
+    pub missed: u32,
     /// The tick at which it was first seen.
     pub born: u64,
     /// The tick at which it was last known to live.

@@ -95,23 +95,33 @@ impl Walk<'_> {
         let inner = tree.inner(at);
         let fresh = std::mem::replace(&mut tree.node_mut(at).fresh, false);
         let row = tree.node(at).row;
-        let Some(before) = tree.node(at).before else {
-            // No counter now: the sum of what is seen. When the counter is back, this much is booked already.
-            let node = tree.node_mut(at);
-            node.delta = inner + live;
-            node.ahead += if node.measured { node.delta } else { 0 };
-            return self.own(is_base, row, live);
-        };
         let again = tree.node(at).children.len() + tree.node(at).processes.len() > 0;
         let again = again.then(|| tree.read_usage(self.host, at, self.buffer)).and_then(Result::ok).flatten();
-        let known = tree.node(at).measured;
-        let used = tree.advance(at, again.unwrap_or(before));
-        let used = (signed(used.0) - std::mem::take(&mut tree.node_mut(at).ahead)).max(0);
-        // A new cgroup's usage is all of this interval, unless that cannot be: then it was there, unseen.
-        let plausible = self.moment.tick > 0 && (known || fresh) && used <= signed(self.limit.0);
-        let used = if plausible { used } else { inner };
-        tree.node_mut(at).delta = used;
-        if at == ROOT && is_base {
+        let total = tree.node(at).before.map(|before| again.unwrap_or(before));
+        let seen = inner + live;
+        let used = match total {
+            Some(total) if !tree.node(at).measured => {
+                tree.begin_at(at, total);
+                // A new cgroup's usage is all of this interval, unless that cannot be: then it was there, unseen.
+                (fresh && self.moment.tick > 0 && total <= self.limit).then_some(total)
+            }
+            Some(total) => tree.advance(at, total, self.limit),
+            None => {
+                tree.node_mut(at).missed += 1;
+                None
+            }
+        };
+        let node = tree.node_mut(at);
+        node.delta = match used {
+            Some(used) if self.moment.tick > 0 => (signed(used.0) - std::mem::take(&mut node.ahead)).max(0),
+            // The sum of what is seen; when the counter is back, this much is booked already.
+            _ => {
+                node.ahead += if node.measured && self.moment.tick > 0 && !fresh { seen } else { 0 };
+                seen
+            }
+        };
+        let used = node.delta;
+        if at == ROOT && is_base && total.is_some() {
             self.flows.root(used);
         }
         self.own(is_base, row, used - inner);

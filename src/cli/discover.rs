@@ -7,6 +7,7 @@ use crate::cli::{live, print_line};
 use crate::clock;
 use crate::config::Config;
 use crate::export::ZoneBook;
+use crate::export::stdout::printable;
 use crate::meter::set::{Outcome, Report};
 
 /// Runs the command.
@@ -38,7 +39,7 @@ pub fn as_table(reports: &[Report], zones: &[ZoneBook]) -> String {
         let _ = writeln!(
             text,
             "{:<width$} {domain:<9} {role:<12} {quality:<9} {:<8} {}",
-            zone.id,
+            printable(&zone.id),
             book.state.as_str(),
             zone.why
         );

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::cli::{live, print_line};
+use crate::cli::{check_zones, live, print_line};
 use crate::clock;
 use crate::config::Config;
 use crate::export::json::Report;
@@ -15,6 +15,7 @@ use crate::export::stdout;
 /// A machine whose roots cannot be opened.
 pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let interval = config.interval.0.min(time);
+    let idle = config.clone();
     let host = live(&config)?;
     let start = clock::now();
     let mut agent = Agent::new(host, config, start);
@@ -22,6 +23,7 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let mut report = Report::default();
     agent.step(start);
     report.tick(&reader.take());
+    check_zones(&idle, &agent.snapshot());
     let mut next = start.boot;
     while next < start.boot + time {
         next = (next + interval).min(start.boot + time);

@@ -3,16 +3,18 @@
 //! The sampling thread never waits for an exporter. At the end there is a last tick, a last push within its grace
 //! period, and for JSON the total; a second signal ends the program at once.
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::Agent;
-use crate::cli::{UsageError, discover, live};
+use crate::cli::{UsageError, check_zones, discover, live};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
 use crate::enrich;
@@ -23,6 +25,8 @@ use crate::meter::set::Outcome;
 use crate::meter::{Quality, State};
 use crate::telemetry::{self, Stats, Telemetry};
 
+/// Signals within this time are one.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// Snapshots that wait for a slow terminal; beyond that it misses some.
 const WAITING_MAX: usize = 64;
 
@@ -48,6 +52,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let (printer, shown) = start_printer(config, &mut agent, start);
     agent.step(start);
     announce(&agent);
+    check_zones(config, &agent.snapshot());
     let (stop, stopped) = channel();
     let sampler = Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, stopped };
     let sampler = std::thread::Builder::new().name("sampler".into()).spawn(move || sampler.run(start));
@@ -55,6 +60,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let inside = runtime.enter();
     let own = exporter.as_ref().and_then(|otlp| start_telemetry(otlp, config, &node, &stats));
     drop(inside);
+    // Dropping it would wait for its receiver: it is stopped within the grace period, or left to the end of the process.
+    let own = own.map(ManuallyDrop::new);
     runtime.block_on(async {
         let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
         let push = async {
@@ -67,16 +74,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             drop(stop);
             join(sampler).await;
             drop(quit);
+            if let Some(own) = own {
+                ManuallyDrop::into_inner(own).stop(GRACE).await;
+            }
         };
         tokio::select! {
             ((), ()) = async { tokio::join!(push, watch) } => {}
-            () = twice() => {
-                telemetry::warn("second signal: not waiting for the last push");
-                return;
-            }
-        }
-        if let Some(own) = own {
-            own.stop(GRACE).await;
+            () = overdue() => telemetry::warn("the last push took too long: not waiting for it"),
+            () = twice() => telemetry::warn("second signal: not waiting for the last push"),
         }
     });
     if let Some(printer) = printer {
@@ -199,26 +204,37 @@ fn start_telemetry(otlp: &Otlp, config: &Config, node: &NodeResource, stats: &Ar
     }
 }
 
-/// SIGTERM or SIGINT.
+/// SIGTERM, SIGINT or SIGHUP.
 async fn terminated() -> std::io::Result<()> {
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {}, _ = hangup.recv() => {} }
     Ok(())
 }
 
-/// The second of them.
+/// The end of the grace period after the first signal.
+async fn overdue() {
+    if terminated().await.is_err() {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(GRACE + SAME_SIGNAL).await;
+}
+
+/// The second of them. Wrappers send one to the process and one to its group: those at once count as one.
 async fn twice() {
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
-    for _ in 0..2 {
-        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+    if terminated().await.is_err() {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(SAME_SIGNAL).await;
+    if terminated().await.is_err() {
+        std::future::pending().await
     }
 }
 
 /// Waits for the sampling thread without blocking the runtime.
 async fn join(thread: JoinHandle<()>) {
     while !thread.is_finished() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let _ = thread.join();
 }

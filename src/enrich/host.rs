@@ -28,7 +28,7 @@ pub fn attributes(host: &Host, config: &Config) -> Vec<(&'static str, String)> {
 fn machine_id(host: &Host, config: &Config) -> Option<String> {
     // Our own /etc is the host's only where our own /proc is.
     let own = config.host.proc == Path::new("/proc");
-    let file = own.then(|| read_file(Path::new("/etc/machine-id")).ok()).flatten();
+    let file = own.then(|| read_file(Path::new("/etc/machine-id"), 4096).ok()).flatten();
     let file = file.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
     file.filter(|id| is_id(id))
         .or_else(|| text(host, "proc/1/root/etc/machine-id").filter(|id| is_id(id)))

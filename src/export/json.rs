@@ -246,8 +246,8 @@ fn workload_lines<'a>(
     total_since: Option<Timestamp>,
 ) -> Vec<WorkloadLine<'a>> {
     let by_zone = |energy: &[u64]| -> BTreeMap<&'a str, u64> {
-        let primary = |book: &&ZoneBook| book.zone.role == Role::Primary;
-        let booked = zones.iter().zip(energy).filter(|(book, energy)| primary(book) || **energy > 0);
+        let shown = |book: &ZoneBook| book.zone.role == Role::Primary && (total_since.is_some() || is_listed(book));
+        let booked = zones.iter().zip(energy).filter(|(book, energy)| shown(book) || **energy > 0);
         booked.map(|(book, energy)| (book.zone.id.as_str(), *energy)).collect()
     };
     lived

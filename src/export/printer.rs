@@ -12,6 +12,7 @@ use crate::config::StdoutFormat;
 use crate::export::json::Report;
 use crate::export::stdout::{Table, Window};
 use crate::export::{Snapshot, Subscription};
+use crate::telemetry;
 
 /// Time between two tables where they cannot be redrawn in place.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ impl Printer {
         let mut printed = self.start.boot;
         let mut first = true;
         while let Ok(snapshot) = snapshots.recv() {
+            let mut drawn = telemetry::screen();
+            table.set_drawn(*drawn);
             let text = match self.format {
                 StdoutFormat::Json => report.tick(&snapshot).map(|line| line + "\n"),
                 StdoutFormat::Table => match window() {
@@ -54,6 +57,7 @@ impl Printer {
             reader.saw(snapshot.tick);
             drop(snapshot);
             broken = broken || text.is_some_and(|text| write(&text).is_err());
+            *drawn = if window().is_some() { table.drawn() } else { 0 };
         }
         if matches!(self.format, StdoutFormat::Json) && !broken {
             let _ = write(&(report.total(self.start) + "\n"));

@@ -38,6 +38,17 @@ struct Entry {
 }
 
 impl Table {
+    /// How many lines of it stand on the terminal.
+    #[must_use]
+    pub fn drawn(&self) -> usize {
+        self.drawn
+    }
+
+    /// Something else was written: how many lines still stand right above the cursor.
+    pub fn set_drawn(&mut self, lines: usize) {
+        self.drawn = lines;
+    }
+
     /// The next state of the table, as text to be written as it is.
     pub fn render(&mut self, snapshot: &Snapshot, window: Window) -> String {
         self.rank(snapshot);
@@ -188,7 +199,7 @@ fn shown_name(snapshot: &Snapshot, workload: &Workload) -> String {
 }
 
 /// The name of a VM and the path of a cgroup are what their owner chose: no terminal sees their escapes.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -21,6 +21,8 @@ use crate::unit::Microwatts;
 pub const BACKEND: Backend = Backend { name: "rapl", discover, fingerprint };
 
 const CLASS: &str = "sys/class/powercap";
+/// Where the class's links point to, for a copy of sysfs that lacks them.
+const DEVICES: &str = "sys/devices/virtual/powercap";
 const ADVICE: &str = "energy_uj is readable by root only (CVE-2020-8694): run as root, or grant CAP_DAC_READ_SEARCH \
                       (systemd: AmbientCapabilities=CAP_DAC_READ_SEARCH)";
 /// What a package is assumed to draw at most where it states no limit.
@@ -104,7 +106,7 @@ fn fingerprint(host: &Host) -> u64 {
 fn directories(host: &Host) -> BTreeMap<String, Found0> {
     let mut found: BTreeMap<String, Found0> = BTreeMap::new();
     let mut nameless = Vec::new();
-    let mut queue = vec![(CLASS.to_owned(), None::<String>)];
+    let mut queue = vec![(DEVICES.to_owned(), None::<String>), (CLASS.to_owned(), None)];
     while let Some((dir, above)) = queue.pop() {
         let mut entries = Vec::new();
         let _ = host.list(&dir, |name, _, kind| {
@@ -210,7 +212,8 @@ fn domain(name: &str) -> Domain {
         "core" | "cores" => Domain::Core,
         "uncore" => Domain::Uncore,
         "dram" | "memory" => Domain::Dram,
-        "psys" | "platform" => Domain::Psys,
+        // `system` is what the TPMI driver calls it.
+        "psys" | "platform" | "system" => Domain::Psys,
         _ => Domain::Other,
     }
 }

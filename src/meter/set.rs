@@ -5,6 +5,7 @@
 //! there is no package; a second control type that names the same zone is a duplicate; what is not known is not summed.
 //! The estimator is primary only while no package or whole-node zone can be read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub struct MeterSet {
     /// When a real package or whole-node zone was last readable; `None`: not yet.
     seen: Option<Timestamp>,
     estimating: bool,
+    /// Zones that have answered, and twins that answered while the preferred zone never had.
+    answered: BTreeSet<String>,
+    promoted: BTreeSet<String>,
 }
 
 /// What a backend said when it was looked for, for `discover` and the start-up lines.
@@ -71,6 +75,8 @@ impl MeterSet {
             looked: None,
             seen: None,
             estimating: false,
+            answered: BTreeSet::new(),
+            promoted: BTreeSet::new(),
         }
     }
 
@@ -96,7 +102,35 @@ impl MeterSet {
             meter.read(host, now, &mut self.readings[start..end]);
             start = end;
         }
+        self.promote();
         self.choose(now);
+    }
+
+    /// A twin stands in for a preferred zone that cannot be read and never could, and then stays: what the other
+    /// counted meanwhile is the same energy.
+    fn promote(&mut self) {
+        let silent = |reading: &Reading| matches!(reading.value, Value::Missing(_));
+        for (zone, _) in self.zones.iter().zip(&self.readings).filter(|(_, reading)| !silent(reading)) {
+            if !self.answered.contains(&zone.id) {
+                self.answered.insert(zone.id.clone());
+            }
+        }
+        let stands_in = |zone: &&Arc<Zone>| {
+            zone.role == Role::Duplicate
+                && self.answered.contains(&zone.id)
+                && !self.promoted.contains(&zone.id)
+                && twin(zone, &self.zones).is_some_and(|twin| !self.answered.contains(&twin.id))
+        };
+        let found: Vec<String> = self.zones.iter().filter(stands_in).map(|zone| zone.id.clone()).collect();
+        if !found.is_empty() {
+            self.promoted.extend(found);
+            self.assign_roles();
+        }
+    }
+
+    fn assign_roles(&mut self) {
+        let zones: Vec<Arc<Zone>> = self.meters.iter().flat_map(|meter| meter.zones().iter().cloned()).collect();
+        self.zones = with_roles(&zones, &self.promoted);
     }
 
     /// The zones that are offered now, with what they said: the estimator's only while it stands in for a meter.
@@ -138,8 +172,7 @@ impl MeterSet {
             self.reports.push(Report { name: backend.name, outcome });
             self.meters.extend(meters);
         }
-        let zones: Vec<Arc<Zone>> = self.meters.iter().flat_map(|meter| meter.zones().iter().cloned()).collect();
-        self.zones = with_roles(&zones);
+        self.assign_roles();
         let missing = Reading { at: Timestamp::default(), value: Value::Missing(Why::Pending) };
         self.readings.clear();
         self.readings.resize(self.zones.len(), missing);
@@ -193,11 +226,11 @@ pub(crate) fn stands_for_the_machine(zone: &Zone) -> bool {
 
 /// The zones with the role of each, from what the others are.
 #[must_use]
-pub fn with_roles(zones: &[Arc<Zone>]) -> Vec<Arc<Zone>> {
+pub fn with_roles(zones: &[Arc<Zone>], promoted: &BTreeSet<String>) -> Vec<Arc<Zone>> {
     zones
         .iter()
         .map(|zone| {
-            let (role, why) = role(zone, zones);
+            let (role, why) = role(zone, zones, promoted);
             let mut zone = Zone::clone(zone);
             zone.role = role;
             zone.why = if zone.why.is_empty() { why } else { format!("{why}; {}", zone.why) };
@@ -206,18 +239,23 @@ pub fn with_roles(zones: &[Arc<Zone>]) -> Vec<Arc<Zone>> {
         .collect()
 }
 
-fn role(zone: &Zone, all: &[Arc<Zone>]) -> (Role, String) {
+fn role(zone: &Zone, all: &[Arc<Zone>], promoted: &BTreeSet<String>) -> (Role, String) {
     let said = |role, why: &str| (role, why.to_owned());
     if zone.quality == Quality::Estimated {
         return said(Role::Primary, "a model, while no package or whole-node meter can be read");
     }
-    if let Some(twin) = twin(zone, all) {
+    let stand_in = all.iter().find(|other| promoted.contains(&other.id) && are_twins(zone, other));
+    if let Some(other) = stand_in {
+        return (Role::Duplicate, format!("the same counter as {}, which could be read first", other.id));
+    }
+    if let Some(twin) = twin(zone, all).filter(|_| !promoted.contains(&zone.id)) {
         return (Role::Duplicate, format!("the same counter as {}", twin.id));
     }
     let packages =
         all.iter().filter(|other| other.domain == Domain::Package && other.quality == Quality::Measured).count();
     match zone.domain {
         Domain::Package => said(Role::Primary, "a processor package"),
+        Domain::Dram if lies_in_psys(zone, all) => said(Role::Contained, "part of the platform"),
         Domain::Dram => said(Role::Primary, "memory is not part of the package's counter"),
         Domain::Core => said(Role::Contained, "part of its package (on AMD one single core)"),
         Domain::Uncore => said(Role::Contained, "part of its package"),
@@ -227,6 +265,20 @@ fn role(zone: &Zone, all: &[Arc<Zone>]) -> (Role, String) {
         Domain::Psys => said(Role::Reference, "the platform contains the packages; some firmware misreports it"),
         _ => said(Role::Unclassified, "not known what it contains: never summed"),
     }
+}
+
+/// Whether the zone is listed inside a platform zone.
+fn lies_in_psys(zone: &Zone, all: &[Arc<Zone>]) -> bool {
+    let parent = zone.parent.as_ref().and_then(|parent| all.iter().find(|other| other.id == *parent));
+    parent.is_some_and(|parent| parent.domain == Domain::Psys)
+}
+
+/// Whether two zones of different control types measure the same.
+fn are_twins(one: &Zone, two: &Zone) -> bool {
+    let parts = |zone: &'_ Zone| zone.id.split_once(':').map(|(control, name)| (control.to_owned(), name.to_owned()));
+    let (Some(one), Some(two)) = (parts(one), parts(two)) else { return false };
+    let rapl = |control: &str| control == "rapl" || is_rapl(control);
+    one.0 != two.0 && one.1 == two.1 && rapl(&one.0) && rapl(&two.0)
 }
 
 /// The zone of the preferred control type (`intel-rapl`) that measures the same as this one of another.
@@ -270,7 +322,7 @@ mod tests {
                 })
             })
             .collect();
-        with_roles(&zones).iter().map(|zone| zone.role).collect()
+        with_roles(&zones, &BTreeSet::new()).iter().map(|zone| zone.role).collect()
     }
 
     #[test]

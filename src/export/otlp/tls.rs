@@ -46,7 +46,7 @@ pub enum TlsError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    crate::host::read_file(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    crate::host::read_file(path, 4 << 20).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
