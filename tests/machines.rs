@@ -188,6 +188,12 @@ fn the_books_balance_at_every_tick() {
                 if total { assert_eq!(*sum, part("measured_uj"), "{at} {id}") } else { *sum += part("measured_uj") }
             }
             check_tree(value, split && !total, &at);
+            let ids: Vec<&Value> =
+                value["workloads"].as_array().unwrap().iter().map(|workload| &workload["id"]).collect();
+            for workload in value["workloads"].as_array().unwrap() {
+                let parent = &workload["parent"];
+                assert!(parent.is_null() || ids.contains(&parent), "{at}: {} without its parent", workload["id"]);
+            }
             for workload in value["workloads"].as_array().unwrap() {
                 for (zone, energy) in workload["active_uj"].as_object().unwrap() {
                     let energy = energy.as_u64().unwrap();

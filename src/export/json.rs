@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::export::{Snapshot, Totals, Workload, ZoneBook};
 use crate::meter::Role;
 use crate::unit::{CpuTime, Microjoules};
+use crate::workload::table::NODE;
 use crate::workload::{Identity, WorkloadId};
 
 /// The version of the contract.
@@ -98,14 +99,18 @@ impl Report {
     pub fn tick(&mut self, snapshot: &Snapshot) -> Option<String> {
         self.time = snapshot.at.boot.saturating_sub(snapshot.baseline.boot);
         self.zones.clone_from(&snapshot.zones);
+        let increments: Vec<(usize, Lived)> =
+            snapshot.rows().map(|(row, workload)| (row, self.advance(snapshot, row, workload))).collect();
+        let mut listed = vec![false; snapshot.workloads.len()];
+        for (row, increment) in &increments {
+            if *row == NODE || increment.cpu > 0 || increment.active.iter().any(|uj| *uj > 0) {
+                mark_upwards(snapshot, *row, &mut listed);
+            }
+        }
         let mut used: BTreeMap<WorkloadId, Lived> = BTreeMap::new();
-        for (row, workload) in snapshot.rows() {
-            let increment = self.advance(snapshot, row, workload);
-            if workload.identity.id == WorkloadId::Node
-                || increment.cpu > 0
-                || increment.active.iter().any(|uj| *uj > 0)
-            {
-                used.entry(workload.identity.id.clone()).or_default().add(&increment);
+        for (row, increment) in increments.iter().filter(|(row, _)| listed[*row]) {
+            if let Some(workload) = &snapshot.workloads[*row] {
+                used.entry(workload.identity.id.clone()).or_default().add(increment);
             }
         }
         let living = |serial: &u64| snapshot.workloads.iter().flatten().any(|workload| workload.serial == *serial);
@@ -191,6 +196,14 @@ impl Lived {
     }
 }
 
+/// A workload is listed with all those around it.
+fn mark_upwards(snapshot: &Snapshot, row: usize, listed: &mut [bool]) {
+    let mut row = row;
+    while !std::mem::replace(&mut listed[row], true) {
+        row = snapshot.workloads[row].as_ref().map_or(NODE, |workload| workload.parent);
+    }
+}
+
 fn parent_of(snapshot: &Snapshot, workload: &Workload) -> String {
     let parent = snapshot.workloads.get(workload.parent).and_then(Option::as_ref);
     parent.map_or_else(String::new, |parent| parent.identity.id.to_string())
@@ -214,8 +227,18 @@ fn of_tick(book: &ZoneBook, interval: Duration) -> ZoneLine<'_> {
     line
 }
 
+/// A zone that was primary for a part of the time balances over that part.
 fn of_total(book: &ZoneBook) -> ZoneLine<'_> {
-    zone_line(book, &book.total)
+    let total = &book.total;
+    let booked = total.idle + total.attributed + total.unattributed;
+    let mut line = zone_line(book, total);
+    if booked > Microjoules::ZERO {
+        line.measured_uj = Some(booked.0);
+        line.idle_uj = Some(total.idle.0);
+        line.attributed_uj = Some(total.attributed.0);
+        line.unattributed_uj = Some(total.unattributed.0);
+    }
+    line
 }
 
 fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
