@@ -212,8 +212,8 @@ fn describe(slot: &mut Option<Arc<Workload>>, row: Option<&Row>, tick: u64) {
             && known.ended == ended
     });
     if !same {
-        let identity = Arc::clone(&row.identity);
-        *slot = Some(Arc::new(Workload { serial: row.serial, identity, parent: row.parent, start: row.start, ended }));
+        let (identity, start) = (Arc::clone(&row.identity), Arc::clone(&row.start));
+        *slot = Some(Arc::new(Workload { serial: row.serial, identity, parent: row.parent, start, ended }));
     }
 }
 

@@ -56,8 +56,8 @@ pub struct Workload {
     pub identity: Arc<Identity>,
     /// The row of its parent; the node is its own parent.
     pub parent: usize,
-    /// When its totals began: its birth, or the baseline for what was there before.
-    pub start: Timestamp,
+    /// When its totals began: its birth, or the baseline for what was there before. Shared by those of one tick.
+    pub start: Arc<Timestamp>,
     /// When it ended, once its totals are final.
     pub ended: Option<Timestamp>,
 }

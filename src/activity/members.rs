@@ -174,6 +174,10 @@ impl Walk<'_> {
         });
         // Births of this tick may have been added meanwhile.
         again.append(&mut self.processes.again);
+        if again.is_empty() {
+            // At the baseline it held every process.
+            again.shrink_to(64);
+        }
         self.processes.again = again;
     }
 

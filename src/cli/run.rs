@@ -227,7 +227,7 @@ async fn twice() {
     }
     tokio::time::sleep(SAME_SIGNAL).await;
     if terminated().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Table {
     ended: Vec<usize>,
     serial: u64,
     generation: u64,
+    /// The start of the latest births, which share it.
+    start: Arc<Timestamp>,
 }
 
 /// One workload.
@@ -36,7 +38,7 @@ pub struct Row {
     /// Distance from the node.
     pub depth: u32,
     /// When its totals began.
-    pub start: Timestamp,
+    pub start: Arc<Timestamp>,
     /// When it ended, and at which tick.
     pub ended: Option<Box<(Timestamp, u64)>>,
     children: Vec<usize>,
@@ -68,6 +70,7 @@ impl Table {
             ended: Vec::new(),
             serial: 0,
             generation: 0,
+            start: Arc::new(start),
         };
         table.birth(identity, NODE, start);
         table
@@ -140,6 +143,10 @@ impl Table {
         let depth = if row == NODE { 0 } else { self.get(parent).map_or(1, |parent| parent.depth + 1) };
         self.name(&identity.id, row);
         let identity = Arc::new(identity);
+        if *self.start != start {
+            self.start = Arc::new(start);
+        }
+        let start = Arc::clone(&self.start);
         self.rows[row] =
             Some(Row { serial: self.serial, identity, parent, depth, start, ended: None, children: Vec::new() });
         if row != NODE {

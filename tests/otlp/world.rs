@@ -108,8 +108,13 @@ impl World {
         let serial = self.serial;
         self.serial += 1;
         self.snapshot.generation += 1;
-        self.snapshot.workloads[row] =
-            Some(Arc::new(Workload { serial, identity: Arc::new(identity), parent, start, ended: None }));
+        self.snapshot.workloads[row] = Some(Arc::new(Workload {
+            serial,
+            identity: Arc::new(identity),
+            parent,
+            start: Arc::new(start),
+            ended: None,
+        }));
         row
     }
 

@@ -280,7 +280,7 @@ impl Book {
         }
         let singly = kind != Kind::Process || self.export == ProcessExport::All;
         if born && singly {
-            let start = self.labels.start(workload.start);
+            let start = self.labels.start(*workload.start);
             let entity = self.entity(snapshot, row, workload.serial, kind, start);
             self.put(row, entity);
         } else if self.rows.get(row).is_some_and(|state| state.entity.is_some()) {
