@@ -115,6 +115,7 @@ class Tests:
         require(qualities == {"estimated"}, f"wattribute.meter.quality is {sorted(qualities) or 'on no point'}")
         resources = {frozenset(each.resource.items()) for kind in ("service", "slice", "container")
                      for each in received.of(f"wattribute.{kind}.energy")}
+        print(f"                {len(resources)} Resources of services, slices and containers, quality {sorted(qualities)}")
         require(resources or not _populated_cgroups(), "no service, slice or container came, but there are some")
 
     def burners(self):
@@ -160,6 +161,8 @@ class Tests:
                 ratio = (got / sum(joules)) / (cpu / sum(used))
                 require(abs(ratio - 1) <= 0.03,
                         f"{what} got {ratio:.3f} of its share of {name} ({joules} µJ for {used} µs)")
+                print(f"                {what}: {got / 1e6:.6f} J received for {cpu / 1e6:.3f} s of CPU time, "
+                      f"{ratio:.4f} of its share of {name}")
 
     def _burner(self, directory, kind, cgroup):
         return Process(kind, [sys.executable, HERE / "burner.py", kind], directory, 90, preexec_fn=cgroup.enter)
