@@ -291,12 +291,6 @@ impl Activity {
         self.usage.capacity = capacity;
         self.usage.set(NODE, known, 0);
     }
-
-    /// How many processes are known.
-    #[must_use]
-    pub fn process_count(&self) -> usize {
-        self.processes.len()
-    }
 }
 
 /// As a signed number; CPU time never comes near the limit (292 years).

@@ -12,11 +12,10 @@ use crate::activity::Usage;
 use crate::attribute::account::{Account, Verdict};
 use crate::clock::Timestamp;
 use crate::config::Attribution;
-use crate::export::ZoneBook;
 use crate::meter::set::stands_for_the_machine;
 use crate::meter::{Reading, Role, State, Value, Why, Zone};
 use crate::unit::Microjoules;
-use crate::workload::table::{NODE, Table};
+use crate::workload::table::Table;
 
 pub mod account;
 pub mod cpu;
@@ -172,12 +171,3 @@ fn divide(
 fn mean_power(energy: Microjoules, covers: Duration) -> crate::unit::Microwatts {
     crate::unit::Microwatts::from_watts(energy.watts_over(covers))
 }
-
-/// The state of an account for exporters.
-#[must_use]
-pub fn book_of(account: &Account) -> &ZoneBook {
-    &account.book
-}
-
-/// The row whose share is the attributed energy of a zone.
-pub const ROOT: usize = NODE;

@@ -36,7 +36,6 @@ const MAY_LOG: &[&str] = &["export", "agent", "cli"];
 /// Uses against the direction: file, room, reason.
 const AGAINST: &[(&str, &str, &str)] = &[
     ("meter/model.rs", "activity", "the estimator reads /proc/stat with the one parser there is, activity::cpu"),
-    ("attribute.rs", "export", "a book is kept in the form in which the snapshot shows it (ZoneBook)"),
     ("attribute/account.rs", "export", "a book is kept in the form in which the snapshot shows it (ZoneBook)"),
 ];
 /// Literals that look like names of metrics or attributes and are none: file, literal, reason.

@@ -150,7 +150,8 @@ impl Flows {
             let row = self.touched[index];
             // What a container of the base hierarchy used is not its surrounding service's of the second one.
             let abroad = self.abroad[row];
-            if abroad != NOWHERE && abroad != row && !is_generic(table.kind(row)) && self.is_backed(row) {
+            let differs = abroad != NOWHERE && abroad != row && self.marked[abroad];
+            if differs && !is_generic(table.kind(row)) && self.is_backed(row) {
                 self.other[abroad] -= self.own[row];
             }
             if row != NODE && !self.is_backed(row) && self.homes.contains_key(&row) {

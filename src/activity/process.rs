@@ -121,18 +121,6 @@ impl Processes {
         }
     }
 
-    /// How many are known.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_pid.len()
-    }
-
-    /// Whether none is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_pid.is_empty()
-    }
-
     /// Makes room for `count` processes at once.
     pub fn reserve(&mut self, count: usize) {
         self.list.reserve(count);

@@ -15,7 +15,7 @@ use crate::export::stdout;
 /// A machine whose roots cannot be opened.
 pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let interval = config.interval.0.min(time);
-    let idle = config.clone();
+    let named = config.clone();
     let host = live(&config)?;
     let start = clock::now();
     let mut agent = Agent::new(host, config, start);
@@ -23,7 +23,7 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let mut report = Report::default();
     agent.step(start);
     report.tick(&reader.take());
-    check_zones(&idle, &agent.snapshot());
+    check_zones(&named, &agent.snapshot());
     let mut next = start.boot;
     while next < start.boot + time {
         next = (next + interval).min(start.boot + time);
