@@ -16,7 +16,7 @@ use wattribute::clock::{self, Timestamp};
 use wattribute::config::Config;
 use wattribute::export::stdout;
 use wattribute::host::{Host, read_file};
-use wattribute::meter::{Domain, Meter, Quality, Reading, Role, Sensor, Value, Why, Zone, rapl};
+use wattribute::meter::{Domain, Meter, Reading, Value, Why, Zone, sysfs};
 use wattribute::unit::Microwatts;
 
 /// A file with a power in µW.
@@ -28,18 +28,10 @@ struct PowerFile {
 impl PowerFile {
     fn new(path: &str) -> Self {
         let zone = Zone {
-            id: "bench:supply".into(),
-            name: "supply".into(),
-            source: "bench",
-            domain: Domain::Package,
-            role: Role::Unclassified, // decided by what else is there
-            why: String::new(),
-            quality: Quality::Measured,
-            ambiguous: false,
-            parent: None,
-            sensor: Sensor::Gauge,
             power_max: Microwatts::from_watts(500.0), // above this a reading is refused
             path: path.into(),
+            // The domain says what part it plays: a package enters the sum.
+            ..Zone::new("bench", "bench:supply", Domain::Package)
         };
         Self { path: path.into(), zones: [Arc::new(zone)] }
     }
@@ -51,7 +43,7 @@ impl Meter for PowerFile {
     }
 
     fn read(&mut self, _: &Host, now: Timestamp, out: &mut [Reading]) {
-        let value = match read_file(self.path.as_ref(), 4096).map(|bytes| rapl::parse(&bytes)) {
+        let value = match read_file(self.path.as_ref(), 4096).map(|bytes| sysfs::parse(&bytes)) {
             Ok(Some(microwatts)) => Value::Power(Microwatts(microwatts)),
             Ok(None) => Value::Missing(Why::Malformed),
             Err(_) => Value::Missing(Why::Gone), // never an error: this zone has no reading, the others have theirs

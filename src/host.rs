@@ -100,6 +100,17 @@ impl Host {
         Ok(Self { source: Source::Recording(Live::new(roots)?, RefCell::new(recorder)) })
     }
 
+    /// Another door to the same live machine, for a thread of its own; `None` for a machine in memory.
+    #[must_use]
+    pub fn another(&self) -> Option<Self> {
+        match &self.source {
+            Source::Live(live) | Source::Recording(live, _) => {
+                Some(Self { source: Source::Live(live.another().ok()?) })
+            }
+            Source::Memory(_) => None,
+        }
+    }
+
     /// Changes a machine in memory; nothing on a live one.
     pub fn with_memory(&self, change: impl FnOnce(&mut Memory)) {
         if let Source::Memory(memory) = &self.source {

@@ -11,18 +11,54 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::unit::Microwatts;
 
+pub mod battery;
+pub mod cray;
 pub mod energy;
+//GRAPH
+pub mod http;
+pub mod hwmon;
+pub mod ipmi;
 pub mod model;
+pub mod perf;
 pub mod rapl;
+pub mod redfish;
 pub mod set;
+pub mod slow;
+pub mod sysfs;
 
 /// The backends, in the order in which `discover` lists them.
-pub const METERS: &[Backend] = &[rapl::BACKEND, model::BACKEND];
+pub const METERS: &[Backend] = &[
+    rapl::BACKEND,
+    perf::BACKEND,
+    hwmon::BACKEND,
+    battery::BACKEND,
+    cray::BACKEND,
+    ipmi::BACKEND,
+    redfish::BACKEND,
+    http::BACKEND,
+    model::BACKEND,
+];
 
 /// A thing that measures.
 pub trait Meter: Send {
-    /// What it measures. The order is fixed for the life of the meter.
+    /// What it measures. It changes only in [`Meter::refresh`].
     fn zones(&self) -> &[Arc<Zone>];
+
+    /// Called once before each reading: a meter that is asked elsewhere takes over what has come. Says whether its
+    /// zones changed.
+    fn refresh(&mut self, _: &Host, _: Timestamp) -> bool {
+        false
+    }
+
+    /// Whether it looks after itself for as long as the agent lives. Others are looked for again now and then.
+    fn stays(&self) -> bool {
+        false
+    }
+
+    /// What is wrong with it as a whole, in one line with advice; shown once each time it changes.
+    fn trouble(&self) -> Option<Arc<str>> {
+        None
+    }
 
     /// Writes one reading per zone, in the order of `zones`. Never allocates in the steady state and never fails:
     /// what cannot be read is [`Value::Missing`].
@@ -48,14 +84,91 @@ pub struct Zone {
     pub quality: Quality,
     /// Whether other zones have the same name, so that its id may pass from one counter to another.
     pub ambiguous: bool,
+    /// What its backend knows of its place among the others; `None`: what its domain says.
+    pub claim: Option<Claim>,
+    /// The processor socket (and die) that it measures, where it measures one.
+    pub socket: Option<Socket>,
     /// The id of the zone that contains it.
     pub parent: Option<String>,
+    /// Whether `host:rest` is reckoned from it. Decided with its role.
+    pub whole: bool,
     /// How its readings are to be read.
     pub sensor: Sensor,
     /// The most that the part can draw: a reading above it is refused.
     pub power_max: Microwatts,
     /// Where it is read: a path, for `discover` and for errors.
     pub path: String,
+}
+
+impl Zone {
+    /// A measured zone of `domain` that `source` reads: a gauge without a limit, until its backend knows better. The
+    /// name is the end of the id.
+    #[must_use]
+    pub fn new(source: &'static str, id: &str, domain: Domain) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: id.rsplit([':', '/']).next().unwrap_or_default().to_owned(),
+            source,
+            domain,
+            role: Role::Unclassified,
+            why: String::new(),
+            quality: Quality::Measured,
+            ambiguous: false,
+            claim: None,
+            socket: None,
+            parent: None,
+            whole: false,
+            sensor: Sensor::Gauge,
+            power_max: Microwatts(10_000_000_000),
+            path: String::new(),
+        }
+    }
+
+    /// What is known of its place: what its backend says, else what its domain usually is.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        self.claim.unwrap_or(match self.domain {
+            Domain::Package
+            | Domain::Dram
+            | Domain::Module
+            | Domain::Gpu
+            | Domain::Soc
+            | Domain::Io
+            | Domain::Storage
+            | Domain::Rest => Claim::Part,
+            Domain::Core | Domain::Uncore => Claim::Inside,
+            Domain::Psys => Claim::Platform,
+            Domain::Host => Claim::Node,
+            Domain::Psu | Domain::Battery => Claim::Supply,
+            Domain::Other => Claim::Unknown,
+        })
+    }
+}
+
+/// What is known of a zone's place among the others. Its role follows from this and from what else is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// A part of the machine beside the other parts.
+    Part,
+    /// Within the zone that is its parent.
+    Inside,
+    /// The packages and more, but not the whole machine: psys.
+    Platform,
+    /// The whole machine.
+    Node,
+    /// One of several supplies of one source that together feed the whole machine.
+    Supply,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// A processor socket, and a die in it where the dies have zones of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Socket {
+    /// `physical_package_id`.
+    pub package: u32,
+    /// `die_id`.
+    pub die: Option<u32>,
 }
 
 /// What a zone covers.
@@ -213,6 +326,8 @@ pub enum Value {
 pub enum Why {
     /// A slow meter has no new reading yet.
     Pending,
+    /// It does not measure now (a battery on mains, a BMC that is switched off): the interval ends without energy.
+    Inactive,
     /// The file or device is not there (any more), or reading it failed.
     Gone,
     /// Permission denied.
@@ -274,7 +389,7 @@ impl State {
 impl From<Why> for State {
     fn from(why: Why) -> Self {
         match why {
-            Why::Pending | Why::Busy => Self::Pending,
+            Why::Pending | Why::Busy | Why::Inactive => Self::Pending,
             Why::Gone | Why::Malformed => Self::Gone,
             Why::Denied => Self::Denied,
             Why::Implausible => Self::Implausible,

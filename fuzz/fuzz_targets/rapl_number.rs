@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wattribute::meter::rapl::parse;
+use wattribute::meter::sysfs::parse;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(number) = parse(bytes) {

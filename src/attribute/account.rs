@@ -132,6 +132,10 @@ impl Account {
             Why::Stale => refused.stale += 1,
             Why::Implausible => refused.implausible += 1,
             Why::Pending | Why::Busy => {}
+            Why::Inactive => {
+                self.rebase();
+                return Verdict::Baseline(State::Pending);
+            }
         }
         // A zone that stays away longer than its counter can be trusted has nothing to wait for.
         if self.last.is_some_and(|(then, _)| reading.at.awake_since(then) > self.horizon()) {
@@ -155,7 +159,9 @@ impl Account {
                 self.book.refused.gap += 1;
                 return Verdict::Baseline(State::Gap);
             }
-            self.book.start = reading.at;
+            if self.book.total.measured == Microjoules::ZERO {
+                self.book.start = reading.at;
+            }
             return Verdict::Baseline(State::First);
         };
         let covers = reading.at.awake_since(then);

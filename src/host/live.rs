@@ -61,6 +61,15 @@ impl Live {
         Ok(live)
     }
 
+    /// Opens the same roots again.
+    ///
+    /// # Errors
+    /// A root that has gone away.
+    pub fn another(&self) -> io::Result<Self> {
+        let [proc, sys, dev] = self.paths.clone();
+        Self::new(&HostRoots { proc, sys, dev })
+    }
+
     /// See [`super::Host::read_some`].
     ///
     /// # Errors

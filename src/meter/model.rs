@@ -84,6 +84,9 @@ fn discover(host: &Host, _: &Config) -> Found {
         quality: Quality::Estimated,
         ambiguous: false,
         parent: None,
+            claim: None,
+            socket: None,
+            whole: false,
         sensor: Sensor::microjoules(None),
         power_max: Microwatts(watts(*full).0.saturating_mul(2)),
         path: host.shown("proc/stat"),
@@ -117,6 +120,10 @@ fn lookup(info: &[u8]) -> &'static Generation {
 }
 
 impl Meter for Model {
+    fn stays(&self) -> bool {
+        true
+    }
+
     fn zones(&self) -> &[Arc<Zone>] {
         &self.zones
     }
@@ -130,7 +137,7 @@ impl Meter for Model {
                 }
                 None => Value::Missing(Why::Malformed),
             },
-            Err(errno) => Value::Missing(super::rapl::why(errno)),
+            Err(errno) => Value::Missing(super::sysfs::why(errno)),
         };
         if let Some(out) = out.first_mut() {
             *out = Reading { at: now, value };

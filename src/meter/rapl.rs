@@ -14,7 +14,8 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::host::{EntryKind, Errno, Host, Kept, is_denied};
-use crate::meter::{Backend, Domain, Found, Meter, Quality, Reading, Role, Sensor, Value, Why, Zone};
+use crate::meter::sysfs::{number, parse, power, text, why};
+use crate::meter::{Backend, Claim, Domain, Found, Meter, Reading, Sensor, Socket, Value, Why, Zone};
 use crate::unit::Microwatts;
 
 /// The entry in the table of meters.
@@ -65,7 +66,7 @@ fn discover(host: &Host, _: &Config) -> Found {
         let parent = found.parent.as_ref().and_then(|parent| directories.get(parent));
         let id = unique_id(found, parent, entry, &mut ids);
         let parent_id = found.parent.as_ref().and_then(|parent| ids.get(parent)).cloned();
-        let zone = zone(host, found, id, parent_id, gauge, parent.map(|parent| parent.dir.as_str()));
+        let zone = zone(host, found, &id, parent_id, gauge, parent);
         rapl.zones.push(Arc::new(zone));
         rapl.files.push(Kept::new(file));
         rapl.terminated.push(false);
@@ -122,7 +123,7 @@ fn directories(host: &Host) -> BTreeMap<String, Found0> {
             }
             let path = format!("{dir}/{entry}");
             if let Some((control, id)) = entry.split_once(':') {
-                let name = read_text(host, &format!("{path}/name"));
+                let name = text(host, &format!("{path}/name"));
                 let parent = id.rsplit_once(':').map(|(parent, _)| format!("{control}:{parent}"));
                 let control = control.to_owned();
                 match name {
@@ -169,33 +170,42 @@ fn unique_id(found: &Found0, parent: Option<&Found0>, entry: &str, ids: &mut BTr
 fn zone(
     host: &Host,
     found: &Found0,
-    id: String,
-    parent: Option<String>,
+    id: &str,
+    parent_id: Option<String>,
     gauge: bool,
-    parent_dir: Option<&str>,
+    parent: Option<&Found0>,
 ) -> Zone {
     let domain = if is_rapl(&found.control) { domain(&found.name) } else { Domain::Other };
-    let range = read_number(host, &format!("{}/max_energy_range_uj", found.dir)).filter(|range| *range > 0);
+    let range = number(host, &format!("{}/max_energy_range_uj", found.dir)).filter(|range| *range > 0);
     let mut limit = limit(host, &found.dir);
     if matches!(domain, Domain::Core | Domain::Uncore | Domain::Dram) {
         // A part draws no more than its package may, and memory hardly more.
-        limit = limit.or_else(|| parent_dir.and_then(|dir| self::limit(host, dir)));
+        limit = limit.or_else(|| parent.and_then(|parent| self::limit(host, &parent.dir)));
     }
     let power_max = Microwatts(limit.unwrap_or(PACKAGE_MAX).0.saturating_mul(3) / 2);
+    let in_psys = parent.is_some_and(|parent| self::domain(&parent.name) == Domain::Psys);
+    let claim = match domain {
+        Domain::Dram if in_psys => Some(Claim::Inside),
+        _ => None,
+    };
     Zone {
-        id,
         name: found.name.clone(),
-        source: "rapl",
-        domain,
-        role: Role::Unclassified,
-        why: String::new(),
-        quality: Quality::Measured,
-        ambiguous: false,
-        parent,
+        claim,
+        socket: socket(&found.name).or_else(|| parent.and_then(|parent| socket(&parent.name))),
+        parent: parent_id,
         sensor: if gauge { Sensor::Gauge } else { Sensor::microjoules(range) },
         power_max,
         path: host.shown(&found.dir),
+        ..Zone::new("rapl", id, domain)
     }
+}
+
+/// The socket that `package-1-die-0` names.
+fn socket(name: &str) -> Option<Socket> {
+    let rest = name.to_ascii_lowercase();
+    let rest = rest.strip_prefix("package-")?;
+    let (package, die) = rest.split_once("-die-").map_or((rest, None), |(package, die)| (package, Some(die)));
+    Some(Socket { package: package.parse().ok()?, die: die.and_then(|die| die.parse().ok()) })
 }
 
 /// Whether a control type is one of RAPL's, and not a foreign one beside it.
@@ -221,30 +231,13 @@ fn domain(name: &str) -> Domain {
 /// The most that a zone's constraints allow: the rated maximum, or 1.5 × the long-term limit; and never less than its
 /// limits, since a laptop may be set above its rated power and reaches its short-term limit for seconds at a time.
 fn limit(host: &Host, dir: &str) -> Option<Microwatts> {
-    let number = |file: String| read_number(host, &file).filter(|limit| (1..UNLIMITED).contains(limit));
+    let number = |file: String| number(host, &file).filter(|limit| (1..UNLIMITED).contains(limit));
     let rated = number(format!("{dir}/constraint_0_max_power_uw"));
     let long = number(format!("{dir}/constraint_0_power_limit_uw"));
-    let is_short = read_text(host, &format!("{dir}/constraint_1_name")).is_some_and(|name| name == "short_term");
+    let is_short = text(host, &format!("{dir}/constraint_1_name")).is_some_and(|name| name == "short_term");
     let short = if is_short { number(format!("{dir}/constraint_1_power_limit_uw")) } else { None };
     let base = rated.max(rated.and(long)).or_else(|| long.map(|long| long.saturating_mul(3) / 2));
     base.max(short).map(Microwatts)
-}
-
-fn read_text(host: &Host, path: &str) -> Option<String> {
-    let mut buffer = Vec::new();
-    host.read(path, &mut buffer).ok()?;
-    let text = String::from_utf8_lossy(&buffer).trim().to_owned();
-    (!text.is_empty()).then_some(text)
-}
-
-fn read_number(host: &Host, path: &str) -> Option<u64> {
-    read_text(host, path)?.parse().ok()
-}
-
-/// The number in a sysfs attribute: decimal digits and a newline.
-#[must_use]
-pub fn parse(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.trim_ascii().parse().ok()
 }
 
 impl Meter for Rapl {
@@ -257,10 +250,9 @@ impl Meter for Rapl {
         for ((zone, (file, terminated)), out) in self.zones.iter().zip(files).zip(out) {
             let value = match host.reread(file, &mut self.buffer) {
                 Ok(()) if *terminated && !self.buffer.ends_with(b"\n") => Value::Missing(Why::Malformed),
-                Ok(()) => match (parse(&self.buffer), zone.sensor) {
-                    (Some(number), Sensor::Counter { .. }) => Value::Ticks(number),
-                    (Some(number), Sensor::Gauge) => Value::Power(Microwatts(number)),
-                    (None, _) => Value::Missing(Why::Malformed),
+                Ok(()) => match zone.sensor {
+                    Sensor::Counter { .. } => parse(&self.buffer).map_or(Value::Missing(Why::Malformed), Value::Ticks),
+                    Sensor::Gauge => power(&self.buffer),
                 },
                 Err(errno) => Value::Missing(why(errno)),
             };
@@ -270,29 +262,9 @@ impl Meter for Rapl {
     }
 }
 
-/// What a failed read means for a meter.
-#[must_use]
-pub fn why(errno: Errno) -> Why {
-    match errno {
-        _ if is_denied(errno) => Why::Denied,
-        Errno::AGAIN | Errno::BUSY | Errno::INTR => Why::Busy,
-        _ => Why::Gone,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_number_is_whole_or_nothing() {
-        assert_eq!(parse(b"123\n"), Some(123));
-        assert_eq!(parse(b""), None);
-        assert_eq!(parse(b"12a\n"), None);
-        assert_eq!(parse(b"-1\n"), None);
-        assert_eq!(parse(b"99999999999999999999999\n"), None);
-        assert_eq!(parse(&[0xff]), None);
-    }
 
     #[test]
     fn names_decide() {

@@ -24,7 +24,8 @@ const FAILING: Duration = Duration::from_secs(3600);
 
 /// The meters of a machine.
 pub struct MeterSet {
-    meters: Vec<Box<dyn Meter>>,
+    /// With the names of their backends.
+    meters: Vec<(&'static str, Box<dyn Meter>)>,
     /// How many of them, the first ones, are the caller's own.
     own: usize,
     /// The zones of all meters in the order of `readings`, with their roles.
@@ -82,7 +83,7 @@ impl MeterSet {
 
     /// Adds a meter of the caller's own. It stays when the machine is looked over again.
     pub fn add(&mut self, meter: Box<dyn Meter>) {
-        self.meters.insert(self.own, meter);
+        self.meters.insert(self.own, ("", meter));
         self.own += 1;
         self.looked = None;
     }
@@ -96,8 +97,15 @@ impl MeterSet {
             self.fingerprint = fingerprint;
             self.looked = Some(now);
         }
+        let mut changed = false;
+        for (_, meter) in &mut self.meters {
+            changed |= meter.refresh(host, now);
+        }
+        if changed {
+            self.lay_out();
+        }
         let mut start = 0;
-        for meter in &mut self.meters {
+        for (_, meter) in &mut self.meters {
             let end = start + meter.zones().len();
             meter.read(host, now, &mut self.readings[start..end]);
             start = end;
@@ -129,7 +137,7 @@ impl MeterSet {
     }
 
     fn assign_roles(&mut self) {
-        let zones: Vec<Arc<Zone>> = self.meters.iter().flat_map(|meter| meter.zones().iter().cloned()).collect();
+        let zones: Vec<Arc<Zone>> = self.meters.iter().flat_map(|(_, meter)| meter.zones().iter().cloned()).collect();
         self.zones = with_roles(&zones, &self.promoted);
     }
 
@@ -150,18 +158,20 @@ impl MeterSet {
     }
 
     fn discover(&mut self, host: &Host, config: &Config) {
-        // The estimator keeps its state: it is looked for once.
-        let model = (self.own..self.meters.len()).find(|at| is_model(self.meters[*at].as_ref()));
-        let model = model.map(|at| self.meters.swap_remove(at));
-        self.meters.truncate(self.own);
+        // What looks after itself, as the estimator and all that is asked elsewhere, is looked for until it is found.
+        let own = self.own;
+        let mut index = 0;
+        let mut stays = |meter: &mut (&'static str, Box<dyn Meter>)| {
+            index += 1;
+            index <= own || meter.1.stays()
+        };
+        self.meters.retain_mut(&mut stays);
         self.reports.clear();
-        let mut kept = model;
         for backend in METERS {
-            if backend.name == "model"
-                && let Some(model) = kept.take()
-            {
-                self.reports.push(Report { name: backend.name, outcome: Outcome::Found(1) });
-                self.meters.push(model);
+            let kept = self.meters[self.own..].iter().filter(|(name, _)| *name == backend.name);
+            let kept: Vec<usize> = kept.map(|(_, meter)| meter.zones().len()).collect();
+            if !kept.is_empty() {
+                self.reports.push(Report { name: backend.name, outcome: Outcome::Found(kept.iter().sum()) });
                 continue;
             }
             let (outcome, meters) = match (backend.discover)(host, config) {
@@ -170,8 +180,16 @@ impl MeterSet {
                 Found::Denied { path, advice, meters } => (Outcome::Denied(path, advice), meters),
             };
             self.reports.push(Report { name: backend.name, outcome });
-            self.meters.extend(meters);
+            self.meters.extend(meters.into_iter().map(|meter| (backend.name, meter)));
         }
+        // Reports and zones stand in the order of the table.
+        let place = |name: &str| METERS.iter().position(|backend| backend.name == name);
+        self.meters[self.own..].sort_by_key(|(name, _)| place(name));
+        self.lay_out();
+    }
+
+    /// Assigns the roles anew and makes room for the readings.
+    fn lay_out(&mut self) {
         self.assign_roles();
         let missing = Reading { at: Timestamp::default(), value: Value::Missing(Why::Pending) };
         self.readings.clear();
@@ -211,10 +229,6 @@ impl Default for MeterSet {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn is_model(meter: &dyn Meter) -> bool {
-    meter.zones().iter().all(|zone| zone.quality == Quality::Estimated)
 }
 
 /// Whether a zone makes the estimator superfluous.
@@ -299,27 +313,12 @@ fn twin<'a>(zone: &Zone, all: &'a [Arc<Zone>]) -> Option<&'a Arc<Zone>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::Sensor;
-    use crate::unit::Microwatts;
 
     fn roles(zones: &[(&str, Domain)]) -> Vec<Role> {
         let zones: Vec<_> = zones
             .iter()
             .map(|(id, domain)| {
-                Arc::new(Zone {
-                    id: (*id).into(),
-                    name: String::new(),
-                    source: "rapl",
-                    domain: *domain,
-                    role: Role::Unclassified,
-                    why: String::new(),
-                    quality: Quality::Measured,
-                    ambiguous: false,
-                    parent: None,
-                    sensor: Sensor::Gauge,
-                    power_max: Microwatts(1),
-                    path: String::new(),
-                })
+                Arc::new(Zone::new("rapl", id, *domain))
             })
             .collect();
         with_roles(&zones, &BTreeSet::new()).iter().map(|zone| zone.role).collect()
