@@ -101,6 +101,11 @@ impl Agent {
         self.meters.reports()
     }
 
+    /// What troubles a meter as a whole, by backend, in words.
+    pub fn troubles(&self) -> impl Iterator<Item = (&'static str, Arc<str>)> {
+        self.meters.troubles()
+    }
+
     /// One tick. The first is the baseline, from which everything counts.
     pub fn step(&mut self, now: Timestamp) {
         self.forget_ended();
@@ -117,6 +122,9 @@ impl Agent {
         let estimating = self.meters.is_estimating();
         let (usage, policy) = (self.activity.usage(), &self.config.attribution);
         self.ledger.book(now, readings, usage, &self.table, policy, estimating);
+        let books = self.ledger.accounts().iter();
+        let books = books.map(|account| (account.zone.id.as_str(), account.book.state, account.book.total.measured));
+        self.meters.learn(now, books);
         self.publish(now);
         self.before = now;
         self.tick += 1;

@@ -10,22 +10,27 @@ use std::time::Duration;
 
 use crate::activity::Usage;
 use crate::attribute::account::{Account, Verdict};
+use crate::attribute::rest::Rest;
 use crate::clock::Timestamp;
 use crate::config::Attribution;
-use crate::meter::set::stands_for_the_machine;
-use crate::meter::{Reading, Role, State, Value, Why, Zone};
+use crate::meter::graph::stands_for_the_machine;
+use crate::meter::{Domain, Reading, Role, State, Value, Why, Zone};
 use crate::unit::Microjoules;
 use crate::workload::table::Table;
 
 pub mod account;
 pub mod cpu;
+pub mod curve;
+pub mod frozen;
 pub mod idle;
+pub mod rest;
 
 /// The books of all zones.
 #[derive(Debug, Default)]
 pub struct Ledger {
     accounts: Vec<Account>,
     stack: Vec<(usize, Microjoules)>,
+    rest: Rest,
 }
 
 impl Ledger {
@@ -34,7 +39,7 @@ impl Ledger {
     pub fn book<'a>(
         &mut self,
         now: Timestamp,
-        readings: impl Iterator<Item = (&'a Arc<Zone>, Reading)>,
+        readings: impl Iterator<Item = (&'a Arc<Zone>, Reading)> + Clone,
         usage: &Usage,
         table: &Table,
         policy: &Attribution,
@@ -43,10 +48,13 @@ impl Ledger {
         for account in &mut self.accounts {
             account.offered = false;
         }
+        // Only the rest of the machine is reckoned from several zones at once.
+        let traced = readings.clone().any(|(zone, _)| zone.whole);
         for (zone, reading) in readings {
             let index = self.account(zone, now);
             let account = &mut self.accounts[index];
             account.offered = true;
+            account.keep_trace(traced);
             let moved = account.zone.path != zone.path && (account.zone.ambiguous || zone.ambiguous);
             // An equal name elsewhere may be another counter; and what the estimator booked is not booked again.
             if moved || (estimating && stands_for_the_machine(zone)) {
@@ -55,9 +63,32 @@ impl Ledger {
             account.zone = Arc::clone(zone);
             settle(account, &mut self.stack, reading, usage, table, policy);
         }
-        for account in self.accounts.iter_mut().filter(|account| !account.offered) {
+        let absent = |account: &&mut Account| !account.offered && account.zone.id != rest::ZONE;
+        for account in self.accounts.iter_mut().filter(absent) {
             let gone = Reading { at: now, value: Value::Missing(Why::Gone) };
             settle(account, &mut self.stack, gone, usage, table, policy);
+        }
+        self.book_rest(now, usage, table, policy);
+    }
+
+    /// Books what the meter of the whole machine shows beyond the parts.
+    fn book_rest(&mut self, now: Timestamp, usage: &Usage, table: &Table, policy: &Attribution) {
+        let Some(step) = self.rest.step(now, &self.accounts) else { return };
+        let index = self.account(&step.zone, now);
+        let account = &mut self.accounts[index];
+        account.offered = true;
+        account.zone = step.zone;
+        if step.broken {
+            account.lose();
+        }
+        settle(account, &mut self.stack, step.reading, usage, table, policy);
+        if step.conflict {
+            account.book.refused.conflict += 1;
+        }
+        if let Some(needed) = self.rest.needed_from() {
+            for account in &mut self.accounts {
+                account.curve.forget_before(needed);
+            }
         }
     }
 
@@ -110,7 +141,10 @@ fn settle(
     account.book.covers = Duration::ZERO;
     (account.book.idle, account.book.attributed, account.book.unattributed) = Default::default();
     let primary = account.zone.role == Role::Primary;
-    match account.judge(reading) {
+    let reading = account.watched(reading, usage);
+    let verdict = account.judge(reading);
+    account.trace(verdict, reading.at);
+    match verdict {
         Verdict::Booked { energy, covers, wrapped } => {
             account.book.state = if wrapped { State::Wrap } else { State::Ok };
             account.book.measured = Some(energy);
@@ -153,11 +187,15 @@ fn divide(
     } else {
         (account.late.usage.busy, account.late.usage.capacity)
     };
-    let idle = idle::energy(&policy.idle, &account.zone.id, energy, covers, busy, capacity);
+    let idle = idle::energy(&policy.idle, &account.zone, energy, covers, busy, capacity);
     let active = energy - idle;
     let late = std::mem::take(&mut account.late.usage);
     let weights = if account.late.is_empty() { usage } else { &late };
-    let unattributed = account.distribute(stack, active, weights, table);
+    // What a card used says no CPU clock: until its own activity is known, nobody is charged.
+    let unattributed = match account.zone.domain {
+        Domain::Gpu => active,
+        _ => account.distribute(stack, active, weights, table),
+    };
     account.late.usage = late;
     let book = &mut account.book;
     book.idle = idle;

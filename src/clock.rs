@@ -27,6 +27,12 @@ impl Timestamp {
         self.boot.saturating_sub(earlier.boot).saturating_sub(asleep)
     }
 
+    /// The time awake since boot.
+    #[must_use]
+    pub fn awake(self) -> Duration {
+        self.boot.saturating_sub(self.asleep)
+    }
+
     /// The wall clock in nanoseconds since the epoch, as OTLP wants it.
     #[must_use]
     pub fn unix_nanos(self) -> u64 {

@@ -117,6 +117,19 @@ pub struct Refused {
     pub denied: u64,
     /// A read error, or content that is no number.
     pub gone: u64,
+    /// The parts measured more than the whole machine (`host:rest` only).
+    pub conflict: u64,
+}
+
+impl Refused {
+    /// The reasons, in the order of [`Refused::counts`].
+    pub const REASONS: [&str; 7] = ["reset", "gap", "implausible", "stale", "denied", "gone", "conflict"];
+
+    /// The counts.
+    #[must_use]
+    pub const fn counts(&self) -> [u64; Self::REASONS.len()] {
+        [self.reset, self.gap, self.implausible, self.stale, self.denied, self.gone, self.conflict]
+    }
 }
 
 impl Snapshot {

@@ -12,9 +12,10 @@ use crate::host::Host;
 use crate::unit::Microwatts;
 
 pub mod battery;
+pub mod checks;
 pub mod cray;
 pub mod energy;
-//GRAPH
+pub mod graph;
 pub mod http;
 pub mod hwmon;
 pub mod ipmi;

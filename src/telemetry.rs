@@ -76,7 +76,7 @@ pub fn stderr() -> Log {
 }
 
 /// Reasons for which readings are refused, in the order of [`Stats::set_refused`].
-pub const REASONS: [&str; 6] = ["reset", "gap", "implausible", "stale", "denied", "gone"];
+pub const REASONS: [&str; 7] = ["reset", "gap", "implausible", "stale", "denied", "gone", "conflict"];
 
 /// Readings refused in one zone: its id and a count per reason.
 pub type ZoneRefused = (String, [u64; REASONS.len()]);

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::activity::Usage;
 use crate::attribute::cpu::Split;
+use crate::attribute::curve::Curve;
+use crate::attribute::frozen::Frozen;
 use crate::clock::Timestamp;
 use crate::export::{Refused, Totals, ZoneBook};
 use crate::meter::energy::{self, Delta};
@@ -32,6 +34,10 @@ pub struct Account {
     /// The activity since the last accepted reading, where that was before the last tick.
     pub late: Late,
     phase: Vec<u32>,
+    /// What it had measured when, for what is reckoned from several zones.
+    pub curve: Curve,
+    traced: bool,
+    frozen: Frozen,
     last: Option<(Timestamp, Value)>,
     lost: bool,
 }
@@ -79,6 +85,9 @@ impl Account {
             exited: Vec::new(),
             late: Late::default(),
             phase: Vec::new(),
+            curve: Curve::default(),
+            traced: false,
+            frozen: Frozen::default(),
             last: None,
             lost: false,
         }
@@ -116,6 +125,45 @@ impl Account {
         self.late.clear();
     }
 
+    /// Nothing is known of the time since the last reading: the next one is a baseline, and the gap is counted.
+    pub fn lose(&mut self) {
+        self.rebase();
+        self.lost = true;
+    }
+
+    /// The reading, unless the sensor is frozen.
+    pub fn watched(&mut self, reading: Reading, usage: &Usage) -> Reading {
+        let frozen = self.frozen.watch(&self.zone, reading.value, usage.busy, usage.capacity);
+        if frozen { Reading { value: Value::Missing(Why::Stale), ..reading } } else { reading }
+    }
+
+    /// Whether what was measured when is to be kept.
+    pub fn keep_trace(&mut self, traced: bool) {
+        if self.traced && !traced {
+            self.curve = Curve::default();
+        } else if traced && !self.traced && let Some((at, _)) = self.last {
+            self.curve.push(at, self.book.total.measured);
+        }
+        self.traced = traced;
+    }
+
+    /// Keeps what was measured up to an accepted reading.
+    pub fn trace(&mut self, verdict: Verdict, at: Timestamp) {
+        if !self.traced {
+            return;
+        }
+        match verdict {
+            Verdict::Booked { energy, .. } => self.curve.push(at, self.book.total.measured + energy),
+            Verdict::Baseline(_) => {
+                self.curve.cut();
+                if self.has_baseline() {
+                    self.curve.push(at, self.book.total.measured);
+                }
+            }
+            Verdict::Waiting(_) => {}
+        }
+    }
+
     /// Whether there is a reading to count from.
     #[must_use]
     pub fn has_baseline(&self) -> bool {
@@ -129,7 +177,12 @@ impl Account {
         match why {
             Why::Denied => refused.denied += 1,
             Why::Gone | Why::Malformed => refused.gone += 1,
-            Why::Stale => refused.stale += 1,
+            Why::Stale => {
+                refused.stale += 1;
+                // What it said before it was found out is booked; what it drew since is unknown.
+                self.lose();
+                return Verdict::Baseline(State::Stale);
+            }
             Why::Implausible => refused.implausible += 1,
             Why::Pending | Why::Busy => {}
             Why::Inactive => {

@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use crate::config::Idle;
+use crate::meter::{Domain, Zone};
 use crate::unit::{CpuTime, Microjoules, Microwatts};
 
-/// The idle part of `energy`, measured by `zone` over `covers` while the CPUs were `busy` of `capacity`.
+/// The idle part of `energy`, measured by `zone` over `covers` while the CPUs were `busy` of `capacity`. How busy the
+/// CPUs are says nothing about a card: without watts of its own nothing of it is called idle.
 #[must_use]
 pub fn energy(
     policy: &Idle,
-    zone: &str,
+    zone: &Zone,
     energy: Microjoules,
     covers: Duration,
     busy: CpuTime,
@@ -20,11 +22,12 @@ pub fn energy(
 ) -> Microjoules {
     match policy {
         Idle::None => Microjoules::ZERO,
-        Idle::Watts(zones) => match zones.get(zone) {
-            Some(watts) => Microwatts::from_watts(*watts).over(covers).min(energy),
-            None => ratio(energy, busy, capacity),
-        },
-        Idle::Ratio => ratio(energy, busy, capacity),
+        Idle::Watts(zones) if zones.contains_key(&zone.id) => {
+            let watts = zones.get(&zone.id).copied().unwrap_or_default();
+            Microwatts::from_watts(watts).over(covers).min(energy)
+        }
+        _ if zone.domain == Domain::Gpu => Microjoules::ZERO,
+        Idle::Watts(_) | Idle::Ratio => ratio(energy, busy, capacity),
     }
 }
 
@@ -47,7 +50,8 @@ mod tests {
     fn idle(policy: &Idle, joules: u64, busy_percent: u64) -> u64 {
         let second = Duration::from_secs(1);
         let busy = CpuTime(busy_percent * 10_000_000);
-        energy(policy, "rapl:package-0", Microjoules(joules * J), second, busy, CpuTime::from(second)).0 / J
+        let zone = Zone::new("rapl", "rapl:package-0", Domain::Package);
+        energy(policy, &zone, Microjoules(joules * J), second, busy, CpuTime::from(second)).0 / J
     }
 
     #[test]

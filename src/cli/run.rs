@@ -130,9 +130,7 @@ impl Sampler {
     /// Counts refused readings, and says once when a zone's state changes for good or ill.
     fn report(&self, snapshot: &Snapshot, states: &mut Vec<bool>) {
         for (index, book) in snapshot.zones.iter().enumerate() {
-            let refused = book.refused;
-            let counts = [refused.reset, refused.gap, refused.implausible, refused.stale, refused.denied, refused.gone];
-            self.stats.set_refused(index, &book.zone.id, counts);
+            self.stats.set_refused(index, &book.zone.id, book.refused.counts());
             let fine = is_fine(book.state);
             match states.get_mut(index) {
                 None => states.push(fine),

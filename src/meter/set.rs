@@ -1,19 +1,20 @@
-//! The meters that were found: what part each zone plays in the sum, and when to look again.
+//! The meters that were found: when to look again, who stands in for whom, and what is learnt of them while they run.
 //!
-//! Containment decides the roles, never a label: packages (and their dies) and DRAM are primary; core and uncore are
-//! parts of their package (AMD's `core` is one single core); psys contains everything and is only a reference, unless
-//! there is no package; a second control type that names the same zone is a duplicate; what is not known is not summed.
-//! The estimator is primary only while no package or whole-node zone can be read.
+//! Roles come from [`graph`]; what it cannot know beforehand is learnt here. A twin stands in for a zone that cannot be
+//! read, and for one whose counter has gone round during a long stall. A container (psys, a card, a module) that counts
+//! less than what lies in it is refuted. A meter of the whole machine that falls silent gives way to another. The
+//! estimator is primary only while nothing that holds the processors can be read.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::host::Host;
-use crate::meter::rapl::is_rapl;
-use crate::meter::{Domain, Found, METERS, Meter, Quality, Reading, Role, Value, Why, Zone};
+use crate::meter::checks::Checks;
+use crate::meter::graph::{self, Known, stands_for_the_machine};
+use crate::meter::{Claim, Found, METERS, Meter, Quality, Reading, Role, Sensor, State, Value, Why, Zone, energy};
+use crate::unit::Microjoules;
 
 /// How often the machine is looked over for new meters even if no fingerprint changed.
 const REDISCOVER: Duration = Duration::from_secs(60);
@@ -21,6 +22,8 @@ const REDISCOVER: Duration = Duration::from_secs(60);
 const BLIND: Duration = Duration::from_secs(60);
 /// and how long they may fail.
 const FAILING: Duration = Duration::from_secs(3600);
+/// How long a meter of the whole machine may be silent before another is taken: several rounds of a slow one.
+const SILENT: Duration = Duration::from_secs(300);
 
 /// The meters of a machine.
 pub struct MeterSet {
@@ -37,9 +40,12 @@ pub struct MeterSet {
     /// When a real package or whole-node zone was last readable; `None`: not yet.
     seen: Option<Timestamp>,
     estimating: bool,
-    /// Zones that have answered, and twins that answered while the preferred zone never had.
-    answered: BTreeSet<String>,
-    promoted: BTreeSet<String>,
+    /// What was learnt of the zones, and what is being checked.
+    known: Known,
+    checks: Checks,
+    /// When each zone last answered, in the order of `zones`; and when the meters were last read.
+    heard: Vec<Option<Timestamp>>,
+    before: Option<Timestamp>,
 }
 
 /// What a backend said when it was looked for, for `discover` and the start-up lines.
@@ -76,8 +82,10 @@ impl MeterSet {
             looked: None,
             seen: None,
             estimating: false,
-            answered: BTreeSet::new(),
-            promoted: BTreeSet::new(),
+            known: Known::default(),
+            checks: Checks::default(),
+            heard: Vec::new(),
+            before: None,
         }
     }
 
@@ -110,39 +118,91 @@ impl MeterSet {
             meter.read(host, now, &mut self.readings[start..end]);
             start = end;
         }
-        self.promote();
+        self.listen(now);
+        self.stand_in(now);
         self.choose(now);
+        self.before = Some(now);
     }
 
-    /// A twin stands in for a preferred zone that cannot be read and never could, and then stays: what the other
-    /// counted meanwhile is the same energy.
-    fn promote(&mut self) {
-        let silent = |reading: &Reading| matches!(reading.value, Value::Missing(_));
-        for (zone, _) in self.zones.iter().zip(&self.readings).filter(|(_, reading)| !silent(reading)) {
-            if !self.answered.contains(&zone.id) {
-                self.answered.insert(zone.id.clone());
+    /// Notes who answers, and who has been silent for long.
+    fn listen(&mut self, now: Timestamp) {
+        let mut changed = false;
+        for index in 0..self.zones.len() {
+            let (zone, reading) = (&self.zones[index], &self.readings[index]);
+            if !matches!(reading.value, Value::Missing(_)) {
+                self.heard[index] = Some(now);
+                if !self.known.answered.contains(&zone.id) {
+                    changed |= self.known.answered.insert(zone.id.clone());
+                }
+            }
+            if !matches!(zone.claim(), Claim::Node | Claim::Supply) {
+                continue;
+            }
+            let inactive = matches!(reading.value, Value::Missing(Why::Inactive));
+            let silent = inactive
+                || self.heard[index].is_some_and(|heard| now.boot.saturating_sub(heard.boot) >= SILENT);
+            if silent && !self.known.silent.contains(&zone.id) {
+                changed |= self.known.silent.insert(zone.id.clone());
+            } else if self.heard[index] == Some(now) && !self.checks.is_frozen(&zone.id) {
+                changed |= self.known.silent.remove(&zone.id);
             }
         }
-        let stands_in = |zone: &&Arc<Zone>| {
-            zone.role == Role::Duplicate
-                && self.answered.contains(&zone.id)
-                && !self.promoted.contains(&zone.id)
-                && twin(zone, &self.zones).is_some_and(|twin| !self.answered.contains(&twin.id))
-        };
-        let found: Vec<String> = self.zones.iter().filter(stands_in).map(|zone| zone.id.clone()).collect();
-        if !found.is_empty() {
-            self.promoted.extend(found);
+        changed |= self.checks.at_once(&self.zones, &self.readings, &mut self.known);
+        if changed {
             self.assign_roles();
         }
     }
 
+    /// A twin stands in for a preferred zone that cannot be read and never could, or whose counter may have gone round
+    /// since it was last read, and then stays: what the other counted meanwhile is the same energy.
+    fn stand_in(&mut self, now: Timestamp) {
+        let stall = self.before.map_or(Duration::ZERO, |before| now.awake_since(before));
+        let outlived = |zone: &Zone| match zone.sensor {
+            Sensor::Counter { tick, max: Some(max) } => stall > energy::horizon(tick, max, zone.power_max),
+            _ => false,
+        };
+        let answered = |zone: &Zone| self.known.answered.contains(&zone.id);
+        let stands_in = |zone: &&Arc<Zone>| {
+            zone.role == Role::Duplicate
+                && answered(zone)
+                && !self.known.promoted.contains(&zone.id)
+                && !outlived(zone)
+                && graph::twin(zone, &self.zones).is_some_and(|twin| !answered(twin) || outlived(twin))
+        };
+        let found: Vec<String> = self.zones.iter().filter(stands_in).map(|zone| zone.id.clone()).collect();
+        if !found.is_empty() {
+            self.known.promoted.extend(found);
+            self.assign_roles();
+        }
+    }
+
+    /// Takes in what the ledger made of the readings of this tick: the energy of each zone since its start.
+    pub fn learn<'a>(&mut self, now: Timestamp, books: impl Iterator<Item = (&'a str, State, Microjoules)> + Clone) {
+        let mut changed = false;
+        for (id, state, _) in books.clone() {
+            if self.checks.freeze(id, state == State::Stale) && state == State::Stale {
+                changed |= self.known.silent.insert(id.to_owned());
+            }
+        }
+        changed |= self.checks.over_time(now, books, &mut self.known);
+        if changed {
+            self.assign_roles();
+        }
+    }
+
+    /// What troubles the meters as a whole, in words.
+    pub fn troubles(&self) -> impl Iterator<Item = (&'static str, Arc<str>)> {
+        self.meters.iter().filter_map(|(name, meter)| Some((*name, meter.trouble()?)))
+    }
+
     fn assign_roles(&mut self) {
         let zones: Vec<Arc<Zone>> = self.meters.iter().flat_map(|(_, meter)| meter.zones().iter().cloned()).collect();
-        self.zones = with_roles(&zones, &self.promoted);
+        self.zones = graph::with_roles(&zones, &self.known);
+        self.checks.watch(graph::containers(&self.zones, &self.known));
     }
 
     /// The zones that are offered now, with what they said: the estimator's only while it stands in for a meter.
-    pub fn readings(&self) -> impl Iterator<Item = (&Arc<Zone>, Reading)> {
+    pub fn readings(&self) -> impl Iterator<Item = (&Arc<Zone>, Reading)> + Clone {
         let shown = |zone: &Zone| zone.quality == Quality::Measured || self.estimating;
         self.zones
             .iter()
@@ -190,7 +250,11 @@ impl MeterSet {
 
     /// Assigns the roles anew and makes room for the readings.
     fn lay_out(&mut self) {
+        let before: Vec<(String, Option<Timestamp>)> =
+            self.zones.iter().zip(&self.heard).map(|(zone, heard)| (zone.id.clone(), *heard)).collect();
         self.assign_roles();
+        let heard = |zone: &Arc<Zone>| before.iter().find(|(id, _)| *id == zone.id).and_then(|(_, heard)| *heard);
+        self.heard = self.zones.iter().map(heard).collect();
         let missing = Reading { at: Timestamp::default(), value: Value::Missing(Why::Pending) };
         self.readings.clear();
         self.readings.resize(self.zones.len(), missing);
@@ -201,12 +265,19 @@ impl MeterSet {
     /// a while will book that time when it is back, so the estimator waits much longer for it.
     fn choose(&mut self, now: Timestamp) {
         let real = self.zones.iter().zip(&self.readings).filter(|(zone, _)| stands_for_the_machine(zone));
-        let (mut answers, mut fails) = (false, false);
+        let (mut answers, mut fails, mut rests, mut waits) = (false, false, false, false);
         for (_, reading) in real {
             answers |= !matches!(reading.value, Value::Missing(_));
-            fails |= matches!(reading.value, Value::Missing(why) if why != Why::Denied);
+            fails |= matches!(reading.value, Value::Missing(why) if !matches!(why, Why::Denied | Why::Inactive));
+            let inactive = matches!(reading.value, Value::Missing(Why::Inactive));
+            (rests, waits) = (rests || inactive, waits || !inactive);
         }
-        let patience = if fails { FAILING } else { BLIND };
+        // What says that it does not measure now is not waited for.
+        let patience = match (fails, rests && !waits) {
+            (true, _) => FAILING,
+            (false, false) => BLIND,
+            (false, true) => Duration::ZERO,
+        };
         self.estimating = match self.seen {
             None => !answers || self.estimating,
             Some(seen) => !answers && now.boot.saturating_sub(seen.boot) >= patience,
@@ -228,119 +299,5 @@ impl MeterSet {
 impl Default for MeterSet {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Whether a zone makes the estimator superfluous.
-pub(crate) fn stands_for_the_machine(zone: &Zone) -> bool {
-    zone.quality == Quality::Measured
-        && zone.role == Role::Primary
-        && matches!(zone.domain, Domain::Package | Domain::Psys | Domain::Host | Domain::Module)
-}
-
-/// The zones with the role of each, from what the others are.
-#[must_use]
-pub fn with_roles(zones: &[Arc<Zone>], promoted: &BTreeSet<String>) -> Vec<Arc<Zone>> {
-    zones
-        .iter()
-        .map(|zone| {
-            let (role, why) = role(zone, zones, promoted);
-            let mut zone = Zone::clone(zone);
-            zone.role = role;
-            zone.why = if zone.why.is_empty() { why } else { format!("{why}; {}", zone.why) };
-            Arc::new(zone)
-        })
-        .collect()
-}
-
-fn role(zone: &Zone, all: &[Arc<Zone>], promoted: &BTreeSet<String>) -> (Role, String) {
-    let said = |role, why: &str| (role, why.to_owned());
-    if zone.quality == Quality::Estimated {
-        return said(Role::Primary, "a model, while no package or whole-node meter can be read");
-    }
-    let stand_in = all.iter().find(|other| promoted.contains(&other.id) && are_twins(zone, other));
-    if let Some(other) = stand_in {
-        return (Role::Duplicate, format!("the same counter as {}, which could be read first", other.id));
-    }
-    if let Some(twin) = twin(zone, all).filter(|_| !promoted.contains(&zone.id)) {
-        return (Role::Duplicate, format!("the same counter as {}", twin.id));
-    }
-    let packages =
-        all.iter().filter(|other| other.domain == Domain::Package && other.quality == Quality::Measured).count();
-    match zone.domain {
-        Domain::Package => said(Role::Primary, "a processor package"),
-        Domain::Dram if lies_in_psys(zone, all) => said(Role::Contained, "part of the platform"),
-        Domain::Dram => said(Role::Primary, "memory is not part of the package's counter"),
-        Domain::Core => said(Role::Contained, "part of its package (on AMD one single core)"),
-        Domain::Uncore => said(Role::Contained, "part of its package"),
-        Domain::Psys if packages == 0 => said(Role::Primary, "the platform; there is no package to sum"),
-        Domain::Host if packages == 0 => said(Role::Primary, "the whole machine; there is no package to sum"),
-        Domain::Host => said(Role::Reference, "the whole machine contains the packages"),
-        Domain::Psys => said(Role::Reference, "the platform contains the packages; some firmware misreports it"),
-        _ => said(Role::Unclassified, "not known what it contains: never summed"),
-    }
-}
-
-/// Whether the zone is listed inside a platform zone.
-fn lies_in_psys(zone: &Zone, all: &[Arc<Zone>]) -> bool {
-    let parent = zone.parent.as_ref().and_then(|parent| all.iter().find(|other| other.id == *parent));
-    parent.is_some_and(|parent| parent.domain == Domain::Psys)
-}
-
-/// Whether two zones of different control types measure the same.
-fn are_twins(one: &Zone, two: &Zone) -> bool {
-    let parts = |zone: &'_ Zone| zone.id.split_once(':').map(|(control, name)| (control.to_owned(), name.to_owned()));
-    let (Some(one), Some(two)) = (parts(one), parts(two)) else { return false };
-    let rapl = |control: &str| control == "rapl" || is_rapl(control);
-    one.0 != two.0 && one.1 == two.1 && rapl(&one.0) && rapl(&two.0)
-}
-
-/// The zone of the preferred control type (`intel-rapl`) that measures the same as this one of another.
-fn twin<'a>(zone: &Zone, all: &'a [Arc<Zone>]) -> Option<&'a Arc<Zone>> {
-    let (control, name) = zone.id.split_once(':')?;
-    if !is_rapl(control) {
-        return None;
-    }
-    // Among several other control types the first in order of name is kept.
-    let rank = |id: &str| id.split_once(':').map(|(control, _)| (control != "rapl", control.to_owned()));
-    all.iter()
-        .filter(|other| other.source == zone.source && other.id != zone.id)
-        .filter(|other| other.id.split_once(':').is_some_and(|(_, other)| other == name))
-        .filter(|other| rank(&other.id) < rank(&zone.id))
-        .min_by_key(|other| rank(&other.id))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn roles(zones: &[(&str, Domain)]) -> Vec<Role> {
-        let zones: Vec<_> = zones
-            .iter()
-            .map(|(id, domain)| {
-                Arc::new(Zone::new("rapl", id, *domain))
-            })
-            .collect();
-        with_roles(&zones, &BTreeSet::new()).iter().map(|zone| zone.role).collect()
-    }
-
-    #[test]
-    fn twins_are_counted_once_whatever_their_order() {
-        use Role::{Duplicate, Primary};
-        let mmio = ("intel-rapl-mmio:package-0", Domain::Package);
-        let msr = ("rapl:package-0", Domain::Package);
-        assert_eq!(roles(&[mmio, msr]), [Duplicate, Primary]);
-        assert_eq!(roles(&[msr, mmio]), [Primary, Duplicate]);
-        assert_eq!(roles(&[mmio]), [Primary], "alone it is kept");
-        let dram = [("rapl:package-0/dram", Domain::Dram), ("intel-rapl-mmio:package-0/dram", Domain::Dram)];
-        assert_eq!(roles(&dram), [Primary, Duplicate]);
-    }
-
-    #[test]
-    fn psys_is_a_reference_beside_packages_and_primary_without() {
-        assert_eq!(roles(&[("rapl:psys", Domain::Psys)]), [Role::Primary]);
-        let both = [("rapl:psys", Domain::Psys), ("rapl:package-0", Domain::Package)];
-        assert_eq!(roles(&both), [Role::Reference, Role::Primary]);
-        assert_eq!(roles(&[("arm-scmi:soc", Domain::Other)]), [Role::Unclassified]);
     }
 }
