@@ -106,6 +106,12 @@ impl Agent {
         self.meters.troubles()
     }
 
+    /// Whether a meter has been asked and nothing has come of it yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.meters.is_waiting()
+    }
+
     /// One tick. The first is the baseline, from which everything counts.
     pub fn step(&mut self, now: Timestamp) {
         self.forget_ended();

@@ -226,7 +226,8 @@ impl Domain {
             Self::Storage => "physical_disk",
             Self::Psu => "power_supply",
             Self::Battery => "battery",
-            Self::Host | Self::Module | Self::Psys | Self::Io | Self::Rest | Self::Other => "other",
+            Self::Rest => "rest",
+            Self::Host | Self::Module | Self::Psys | Self::Io | Self::Other => "other",
         }
     }
 }

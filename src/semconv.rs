@@ -76,7 +76,7 @@ attributes! {
     SERVICE_INSTANCE_ID = "service.instance.id";
     /// Stable id of a zone: `rapl:package-0`.
     HW_ID = "hw.id";
-    /// What a zone covers: `cpu`, `memory`, `gpu`, `battery`, `power_supply`, `physical_disk`, `other`.
+    /// What a zone covers: `cpu`, `memory`, `gpu`, `battery`, `power_supply`, `physical_disk`, `rest`, `other`.
     HW_TYPE = "hw.type";
     /// The driver's own name of a zone.
     HW_NAME = "hw.name";
@@ -101,7 +101,7 @@ attributes! {
     WORKLOAD_ID = "wattribute.workload.id";
     /// Name of the node that a VM runs on (its `host.*` are its own).
     NODE_NAME = "wattribute.node.name";
-    /// Why a reading was refused: `reset`, `gap`, `implausible`, `stale`, `denied`, `gone`.
+    /// Why a reading was refused: `reset`, `gap`, `implausible`, `stale`, `denied`, `gone`, `conflict`.
     REASON = "wattribute.reason";
     /// What became of data points: `delivered`, `rejected` by the receiver, `dropped` here.
     OUTCOME = "wattribute.outcome";

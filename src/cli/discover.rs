@@ -1,14 +1,22 @@
 //! `wattribute discover`: the meters of this machine, the part each plays in the sum, and why.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::cli::{live, print_line};
 use crate::clock;
 use crate::config::Config;
-use crate::export::ZoneBook;
+use crate::export::{Refused, ZoneBook};
 use crate::export::stdout::printable;
 use crate::meter::set::{Outcome, Report};
+
+/// Between two looks: long enough for a power to be the mean of something.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a slow meter may take for its first answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 ///
@@ -16,41 +24,96 @@ use crate::meter::set::{Outcome, Report};
 /// A machine whose roots cannot be opened.
 pub fn discover(config: Config, json: bool) -> anyhow::Result<()> {
     let host = live(&config)?;
-    let mut agent = Agent::new(host, config, clock::now());
-    agent.step(clock::now());
-    let snapshot = agent.snapshot();
-    let text =
-        if json { as_json(agent.reports(), &snapshot.zones) } else { as_table(agent.reports(), &snapshot.zones) };
-    print_line(text.trim_end())
+    let start = clock::now();
+    let mut agent = Agent::new(host, config, start);
+    agent.step(start);
+    // Twice, so that powers and what was refused can be shown; and until those that are asked elsewhere have answered.
+    loop {
+        std::thread::sleep(LOOK);
+        let waiting = agent.is_waiting();
+        agent.step(clock::now());
+        if !waiting || clock::now().boot.saturating_sub(start.boot) >= PATIENCE {
+            break;
+        }
+    }
+    print_line(report(&agent, json).trim_end())
 }
 
-/// For people: one line per backend, then the zones.
+/// What an agent has found.
 #[must_use]
-pub fn as_table(reports: &[Report], zones: &[ZoneBook]) -> String {
+pub fn report(agent: &Agent, json: bool) -> String {
+    let troubles: Vec<_> = agent.troubles().collect();
+    let snapshot = agent.snapshot();
+    if json {
+        as_json(agent.reports(), &troubles, &snapshot.zones)
+    } else {
+        as_table(agent.reports(), &troubles, &snapshot.zones)
+    }
+}
+
+/// For people: one line per backend, then the zones, each below the one that it is listed in.
+fn as_table(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook]) -> String {
     let mut text = String::from("METER   FOUND\n");
     for report in reports {
-        let _ = writeln!(text, "{:<7} {}", report.name, outcome(&report.outcome));
+        let _ = writeln!(text, "{:<7} {}", report.name, printable(&outcome(&report.outcome)));
+        for (_, trouble) in troubles.iter().filter(|(name, _)| *name == report.name) {
+            let _ = writeln!(text, "{:<7} {}", "", printable(trouble));
+        }
     }
-    let width = zones.iter().map(|book| book.zone.id.len()).max().unwrap_or(4).max(4);
-    let _ = writeln!(text, "\n{:<width$} {:<9} {:<12} {:<9} {:<8} WHY", "ZONE", "DOMAIN", "ROLE", "QUALITY", "STATE");
-    for book in zones {
+    let rows = tree(zones);
+    let shown = |depth: usize, book: &ZoneBook| format!("{}{}", "  ".repeat(depth), printable(&book.zone.id));
+    let width = rows.iter().map(|(depth, book)| shown(*depth, book).chars().count()).max().unwrap_or(4).max(4);
+    let _ = writeln!(
+        text,
+        "\n{:<width$} {:<8} {:<12} {:<9} {:<11} {:>10} WHY",
+        "ZONE", "DOMAIN", "ROLE", "QUALITY", "STATE", "WATTS"
+    );
+    for (depth, book) in rows {
         let zone = &book.zone;
         let (domain, role, quality) = (zone.domain.as_str(), zone.role.as_str(), zone.quality.as_str());
+        let watts = book.measured.map_or_else(|| "-".to_owned(), |_| format!("{:.3}", book.power.watts()));
+        let refused = refused(book).map_or_else(String::new, |refused| format!(" (refused: {refused})"));
         let _ = writeln!(
             text,
-            "{:<width$} {domain:<9} {role:<12} {quality:<9} {:<8} {}",
-            printable(&zone.id),
+            "{:<width$} {domain:<8} {role:<12} {quality:<9} {:<11} {watts:>10} {}{refused}",
+            shown(depth, book),
             book.state.as_str(),
-            zone.why
+            printable(&zone.why)
         );
     }
     text
+}
+
+/// The zones with how deep each lies, parents before what is listed in them.
+fn tree(zones: &[ZoneBook]) -> Vec<(usize, &ZoneBook)> {
+    let known = |id: &str| zones.iter().any(|book| book.zone.id == id);
+    let root = |book: &&ZoneBook| book.zone.parent.as_deref().is_none_or(|parent| !known(parent));
+    let mut open: Vec<(usize, &ZoneBook)> = zones.iter().filter(root).map(|book| (0, book)).rev().collect();
+    let mut rows: Vec<(usize, &ZoneBook)> = Vec::new();
+    while let Some((depth, book)) = open.pop() {
+        rows.push((depth, book));
+        let inside = zones.iter().filter(|inner| inner.zone.parent.as_ref() == Some(&book.zone.id));
+        open.extend(inside.map(|inner| (depth + 1, inner)).rev());
+    }
+    // Two zones that name each other as parent hang from no root.
+    let lost = zones.iter().filter(|book| !rows.iter().any(|(_, row)| row.zone.id == book.zone.id));
+    let lost: Vec<_> = lost.map(|book| (0, book)).collect();
+    rows.extend(lost);
+    rows
+}
+
+/// How often readings of a zone were refused, and why.
+fn refused(book: &ZoneBook) -> Option<String> {
+    let counts = Refused::REASONS.iter().zip(book.refused.counts()).filter(|(_, count)| *count > 0);
+    let words: Vec<String> = counts.map(|(reason, count)| format!("{count} {reason}")).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// One line for one backend.
 #[must_use]
 pub fn outcome(outcome: &Outcome) -> String {
     match outcome {
+        Outcome::Found(0) => "asked; no answer yet".into(),
         Outcome::Found(1) => "1 zone".into(),
         Outcome::Found(count) => format!("{count} zones"),
         Outcome::Absent(what) => format!("absent: {what}"),
@@ -58,7 +121,7 @@ pub fn outcome(outcome: &Outcome) -> String {
     }
 }
 
-fn as_json(reports: &[Report], zones: &[ZoneBook]) -> String {
+fn as_json(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook]) -> String {
     let meters: Vec<_> = reports
         .iter()
         .map(|report| {
@@ -67,17 +130,21 @@ fn as_json(reports: &[Report], zones: &[ZoneBook]) -> String {
                 Outcome::Absent(what) => ("absent", what.clone()),
                 Outcome::Denied(path, advice) => ("denied", format!("{path}; {advice}")),
             };
-            serde_json::json!({"meter": report.name, "state": state, "detail": detail})
+            let troubles: Vec<&str> =
+                troubles.iter().filter(|(name, _)| *name == report.name).map(|(_, what)| what.as_ref()).collect();
+            serde_json::json!({"meter": report.name, "state": state, "detail": detail, "troubles": troubles})
         })
         .collect();
     let zones: Vec<_> = zones
         .iter()
         .map(|book| {
             let zone = &book.zone;
+            let refused: BTreeMap<_, _> = Refused::REASONS.into_iter().zip(book.refused.counts()).collect();
             serde_json::json!({
                 "zone": zone.id, "domain": zone.domain.as_str(), "role": zone.role.as_str(), "why": zone.why,
                 "quality": zone.quality.as_str(), "state": book.state.as_str(), "parent": zone.parent,
-                "path": zone.path, "power_max_w": zone.power_max.watts(),
+                "path": zone.path, "power_max_w": zone.power_max.watts(), "name": zone.name, "meter": zone.source,
+                "power_w": book.measured.map(|_| book.power.watts()), "refused": refused,
             })
         })
         .collect();

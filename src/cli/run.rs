@@ -104,6 +104,7 @@ impl Sampler {
         let interval = self.config.interval.0;
         let mut due = start.boot;
         let mut states = states(&self.agent.snapshot());
+        let mut troubles = Troubles::default();
         loop {
             due += interval;
             let now = clock::now().boot;
@@ -118,6 +119,7 @@ impl Sampler {
             self.stats.tick_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
             let snapshot = self.agent.snapshot();
             self.report(&snapshot, &mut states);
+            troubles.report(&self.agent);
             if let Some(shown) = &self.shown {
                 let _ = shown.try_send(snapshot);
             }
@@ -128,29 +130,64 @@ impl Sampler {
     }
 
     /// Counts refused readings, and says once when a zone's state changes for good or ill.
-    fn report(&self, snapshot: &Snapshot, states: &mut Vec<bool>) {
+    fn report(&self, snapshot: &Snapshot, states: &mut Vec<(bool, u64)>) {
         for (index, book) in snapshot.zones.iter().enumerate() {
             self.stats.set_refused(index, &book.zone.id, book.refused.counts());
+            let Some((before, conflicts)) = states.get_mut(index) else {
+                states.push((is_fine(book.state), book.refused.conflict));
+                continue;
+            };
+            if *conflicts == 0 && book.refused.conflict > 0 {
+                let whole = book.zone.parent.as_deref().unwrap_or("the meter of the whole machine");
+                telemetry::warn(&format!(
+                    "meter {}: the parts measure more than {whole}; one of them is wrong, see wattribute discover",
+                    book.zone.id
+                ));
+            }
+            *conflicts = book.refused.conflict;
             let fine = is_fine(book.state);
-            match states.get_mut(index) {
-                None => states.push(fine),
-                Some(before) if *before != fine && book.zone.quality == Quality::Measured => {
-                    *before = fine;
-                    let word = book.state.as_str();
-                    if fine {
-                        telemetry::info(&format!("meter {}: works again ({word})", book.zone.id));
-                    } else {
-                        telemetry::warn(&format!("meter {}: {word}; {}", book.zone.id, book.zone.path));
-                    }
+            // Between two answers of a slow meter nothing is known of it.
+            if *before != fine && book.state != State::Pending && book.zone.quality == Quality::Measured {
+                *before = fine;
+                let word = book.state.as_str();
+                if fine {
+                    telemetry::info(&format!("meter {}: works again ({word})", book.zone.id));
+                } else {
+                    telemetry::warn(&format!("meter {}: {word}; {}", book.zone.id, book.zone.path));
                 }
-                Some(_) => {}
             }
         }
     }
 }
 
-fn states(snapshot: &Snapshot) -> Vec<bool> {
-    snapshot.zones.iter().map(|book| is_fine(book.state)).collect()
+/// What is said of meters as a whole: once each time it changes.
+#[derive(Default)]
+struct Troubles(Vec<(&'static str, Arc<str>)>);
+
+impl Troubles {
+    fn report(&mut self, agent: &Agent) {
+        let told = |told: &[(&str, Arc<str>)], name: &str, what: &str| {
+            told.iter().any(|(known, said)| *known == name && said.as_ref() == what)
+        };
+        for (name, what) in agent.troubles() {
+            if !told(&self.0, name, &what) {
+                telemetry::warn(&format!("{name}: {what}"));
+                self.0.push((name, what));
+            }
+        }
+        self.0.retain(|(name, said)| {
+            let stands = agent.troubles().any(|(known, what)| known == *name && what == *said);
+            let others = agent.troubles().any(|(known, _)| known == *name);
+            if !stands && !others {
+                telemetry::info(&format!("{name}: answers again"));
+            }
+            stands
+        });
+    }
+}
+
+fn states(snapshot: &Snapshot) -> Vec<(bool, u64)> {
+    snapshot.zones.iter().map(|book| (is_fine(book.state), book.refused.conflict)).collect()
 }
 
 fn is_fine(state: State) -> bool {

@@ -67,6 +67,8 @@ struct ZoneLine<'a> {
     zone: &'a str,
     domain: &'static str,
     role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
     quality: &'static str,
     state: &'static str,
     measured_uj: Option<u64>,
@@ -232,6 +234,7 @@ fn of_total(book: &ZoneBook) -> ZoneLine<'_> {
     let total = &book.total;
     let booked = total.idle + total.attributed + total.unattributed;
     let mut line = zone_line(book, total);
+    line.why = Some(&book.zone.why);
     if booked > Microjoules::ZERO {
         line.measured_uj = Some(booked.0);
         line.idle_uj = Some(total.idle.0);
@@ -248,6 +251,7 @@ fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
         zone: &zone.id,
         domain: zone.domain.as_str(),
         role: zone.role.as_str(),
+        why: None,
         quality: zone.quality.as_str(),
         state: book.state.as_str(),
         measured_uj: Some(sums.measured.0),

@@ -195,6 +195,13 @@ impl MeterSet {
         self.meters.iter().filter_map(|(name, meter)| Some((*name, meter.trouble()?)))
     }
 
+    /// Whether a meter has been asked and nothing has come of it yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        let silent = |meter: &dyn Meter| meter.stays() && meter.zones().is_empty() && meter.trouble().is_none();
+        self.meters.iter().any(|(_, meter)| silent(meter.as_ref()))
+    }
+
     fn assign_roles(&mut self) {
         let zones: Vec<Arc<Zone>> = self.meters.iter().flat_map(|(_, meter)| meter.zones().iter().cloned()).collect();
         self.zones = graph::with_roles(&zones, &self.known);

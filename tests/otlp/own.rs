@@ -26,7 +26,7 @@ async fn self_metrics_arrive_over_either_protocol() {
             let stats = Arc::new(Stats::default());
             stats.tick_nanos.store(2_500_000, Ordering::Relaxed);
             stats.dropped.store(7, Ordering::Relaxed);
-            stats.set_refused(1, "rapl:package-0", [0, 3, 0, 0, 0, 0]);
+            stats.set_refused(1, "rapl:package-0", [0, 3, 0, 0, 0, 0, 0]);
             let otlp = Otlp::new(&settings, &processes(ProcessExport::Off, 0), &node(), Arc::clone(&stats)).unwrap();
             let attributes = node().own(&settings);
             let exporter = otlp.own_exporter().unwrap();
