@@ -19,6 +19,7 @@ use crate::unit::CpuTime;
 
 pub mod live;
 pub mod memory;
+pub mod perf;
 pub mod record;
 pub mod script;
 

@@ -179,9 +179,12 @@ impl Account {
             Why::Gone | Why::Malformed => refused.gone += 1,
             Why::Stale => {
                 refused.stale += 1;
-                // What it said before it was found out is booked; what it drew since is unknown.
-                self.lose();
-                return Verdict::Baseline(State::Stale);
+                if self.zone.sensor == Sensor::Gauge {
+                    // What it said before it was found out is booked; what it drew since is unknown. A counter that
+                    // stands still will have the energy when it moves on.
+                    self.lose();
+                    return Verdict::Baseline(State::Stale);
+                }
             }
             Why::Implausible => refused.implausible += 1,
             Why::Pending | Why::Busy => {}
