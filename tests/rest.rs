@@ -124,11 +124,7 @@ fn an_interval_that_is_not_known_is_not_made_up() {
     let mut machine = Machine::new(Sensor::microjoules(None));
     for second in 0..20 {
         let count = if second < 10 { 5000 + second * 100 } else { (second - 10) * 100 };
-        machine.step(
-            second * 1000,
-            Value::Ticks(count * J),
-            Some((second * 1000, Value::Ticks(second * 150 * J))),
-        );
+        machine.step(second * 1000, Value::Ticks(count * J), Some((second * 1000, Value::Ticks(second * 150 * J))));
     }
     assert!((machine.joules("host:rest") - 18.0 * 50.0).abs() < 1e-6, "{}", machine.joules("host:rest"));
     assert_eq!(machine.book("host:rest").unwrap().refused.gap, 1);

@@ -141,7 +141,10 @@ impl Account {
     pub fn keep_trace(&mut self, traced: bool) {
         if self.traced && !traced {
             self.curve = Curve::default();
-        } else if traced && !self.traced && let Some((at, _)) = self.last {
+        } else if traced
+            && !self.traced
+            && let Some((at, _)) = self.last
+        {
             self.curve.push(at, self.book.total.measured);
         }
         self.traced = traced;

@@ -9,8 +9,8 @@ use crate::agent::Agent;
 use crate::cli::{live, print_line};
 use crate::clock;
 use crate::config::Config;
-use crate::export::{Refused, ZoneBook};
 use crate::export::stdout::printable;
+use crate::export::{Refused, ZoneBook};
 use crate::meter::set::{Outcome, Report};
 
 /// Between two looks: long enough for a power to be the mean of something.

@@ -199,7 +199,9 @@ fn announce(agent: &Agent) {
     for report in agent.reports() {
         match &report.outcome {
             // Perf is an extra: what it counts powercap counts too.
-            Outcome::Denied(..) if report.name != "perf" => telemetry::warn(&format!("{}: {}", report.name, discover::outcome(&report.outcome))),
+            Outcome::Denied(..) if report.name != "perf" => {
+                telemetry::warn(&format!("{}: {}", report.name, discover::outcome(&report.outcome)))
+            }
             outcome => telemetry::info(&format!("{}: {}", report.name, discover::outcome(outcome))),
         }
     }

@@ -108,8 +108,7 @@ impl Checks {
                 watch.since = Some((now, container, parts));
                 continue;
             };
-            let (container, parts) =
-                (container.saturating_sub(container_before), parts.saturating_sub(parts_before));
+            let (container, parts) = (container.saturating_sub(container_before), parts.saturating_sub(parts_before));
             let time = now.awake_since(since);
             let nothing = time >= FROZEN && container == Microjoules::ZERO && parts >= SOME;
             let less = u128::from(container.0) * 100 < u128::from(parts.0) * SHARE;

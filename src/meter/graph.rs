@@ -50,6 +50,7 @@ pub fn with_roles(zones: &[Arc<Zone>], known: &Known) -> Vec<Arc<Zone>> {
         let mut zone = Zone::clone(zone);
         zone.whole = !is_part && metered && group_of(&zone) == chosen;
         zone.role = role;
+        zone.parent = zone.parent.filter(|parent| zones.iter().any(|other| other.id == *parent));
         zone.why = if zone.why.is_empty() { why } else { format!("{why}; {}", zone.why) };
         Arc::new(zone)
     };
@@ -85,10 +86,10 @@ fn part(zone: &Zone, all: &[Arc<Zone>], known: &Known) -> Option<(Role, String)>
         }
         Claim::Platform => said(Role::Primary, "the platform; there is no package to sum"),
         Claim::Unknown => said(Role::Unclassified, "not known what it contains: never summed"),
-        Claim::Node | Claim::Supply => match parent {
-            Some(same) => Some((Role::Duplicate, format!("the same sensor as {}", same.id))),
-            None => None,
-        },
+        // What stands in for the whole machine and has a parent is that one's sensor seen another way.
+        Claim::Node | Claim::Supply => parent
+            .filter(|same| known.answered.contains(&same.id))
+            .map(|same| (Role::Duplicate, format!("the same sensor as {}", same.id))),
     }
 }
 
@@ -158,7 +159,7 @@ fn rank(zone: &Zone) -> Option<(u8, &str)> {
         "rapl" if control == "rapl" => Some((0, control)),
         "perf" => Some((1, control)),
         "rapl" if is_rapl(control) => Some((2, control)),
-        "hwmon" => Some((3, control)),
+        "hwmon" if zone.claim() != Claim::Inside => Some((3, control)),
         "cray" => Some((4, control)),
         _ => None,
     }
@@ -176,11 +177,11 @@ fn are_twins(one: &Zone, two: &Zone) -> bool {
     let of_all_sockets = one.source == "cray" || two.source == "cray";
     match one.domain {
         Domain::Package | Domain::Dram | Domain::Gpu if of_all_sockets => true,
-        Domain::Package | Domain::Dram => same_socket(one, two) == Some(true),
+        // Where a sensor does not say which socket it measures, it is one of those that are metered already.
+        Domain::Package => same_socket(one, two) != Some(false),
+        Domain::Dram => same_socket(one, two) == Some(true),
         // An EPYC's Ecore and a RAPL core are one core each, and not the same one.
-        Domain::Core | Domain::Uncore => {
-            first.0.max(second.0) <= 2 && same_socket(one, two) == Some(true)
-        }
+        Domain::Core | Domain::Uncore => first.0.max(second.0) <= 2 && same_socket(one, two) == Some(true),
         Domain::Psys => same_socket(one, two) != Some(false),
         _ => false,
     }
@@ -224,7 +225,8 @@ pub fn containers(zones: &[Arc<Zone>], known: &Known) -> Vec<(String, Vec<String
                 .filter(counts)),
             // A package's own parts come from the same registers, and AMD's are known to be odd: they stay out.
             (Claim::Part, Role::Primary) if zone.domain != Domain::Package => {
-                let inside = |part: &&Arc<Zone>| part.claim() == Claim::Inside && part.parent.as_ref() == Some(&zone.id);
+                let inside =
+                    |part: &&Arc<Zone>| part.claim() == Claim::Inside && part.parent.as_ref() == Some(&zone.id);
                 ids(&mut zones.iter().filter(inside).filter(counts))
             }
             _ => continue,

@@ -139,8 +139,8 @@ impl MeterSet {
                 continue;
             }
             let inactive = matches!(reading.value, Value::Missing(Why::Inactive));
-            let silent = inactive
-                || self.heard[index].is_some_and(|heard| now.boot.saturating_sub(heard.boot) >= SILENT);
+            let silent =
+                inactive || self.heard[index].is_some_and(|heard| now.boot.saturating_sub(heard.boot) >= SILENT);
             if silent && !self.known.silent.contains(&zone.id) {
                 changed |= self.known.silent.insert(zone.id.clone());
             } else if self.heard[index] == Some(now) && !self.checks.is_frozen(&zone.id) {

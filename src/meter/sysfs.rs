@@ -12,16 +12,21 @@ use crate::unit::Microwatts;
 /// "Unknown" in 32 bits.
 const UNKNOWN: u64 = 0xFFFF_FFFF;
 
-/// The number in a sysfs attribute: decimal digits and a newline.
+/// The number in a sysfs attribute: decimal digits and a newline. A copy of one may be padded with NUL to a page.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.trim_ascii().parse().ok()
+    unpadded(bytes)?.parse().ok()
 }
 
 /// The same with a sign.
 #[must_use]
 pub fn parse_signed(bytes: &[u8]) -> Option<i64> {
-    std::str::from_utf8(bytes).ok()?.trim_ascii().parse().ok()
+    unpadded(bytes)?.parse().ok()
+}
+
+fn unpadded(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    Some(std::str::from_utf8(&bytes[..end]).ok()?.trim_ascii())
 }
 
 /// What a gauge in µW says.
@@ -86,6 +91,8 @@ mod tests {
     #[test]
     fn a_number_is_whole_or_nothing() {
         assert_eq!(parse(b"123\n"), Some(123));
+        assert_eq!(parse(b"123\n\0\0\0"), Some(123));
+        assert_eq!(parse(b"\0\0"), None);
         assert_eq!(parse(b""), None);
         assert_eq!(parse(b"12a\n"), None);
         assert_eq!(parse(b"-1\n"), None);
