@@ -31,6 +31,8 @@ pub struct Config {
     pub interval: Interval,
     /// Where the machine's file systems are.
     pub host: HostRoots,
+    /// Meters that are asked over a bus or a network.
+    pub meters: Meters,
     /// How energy is booked.
     pub attribution: Attribution,
     /// Which processes are exported as series of their own.
@@ -63,6 +65,27 @@ pub struct HostRoots {
 impl Default for HostRoots {
     fn default() -> Self {
         Self { proc: "/proc".into(), sys: "/sys".into(), dev: "/dev".into() }
+    }
+}
+
+/// Meters that are asked over a bus or a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meters {
+    /// The BMC, from within the machine.
+    pub ipmi: Ipmi,
+}
+
+/// The BMC, from within the machine: IPMI with DCMI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipmi {
+    /// Whether to ask it.
+    pub enabled: bool,
+    /// Time between two questions: 1 s to 1 h.
+    pub interval: Duration,
+}
+impl Default for Ipmi {
+    fn default() -> Self {
+        Self { enabled: true, interval: Duration::from_secs(10) }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::host::memory::Memory;
 use crate::host::record::Recorder;
 use crate::unit::CpuTime;
 
+pub mod ipmi;
 pub mod live;
 pub mod memory;
 pub mod perf;

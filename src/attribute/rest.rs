@@ -134,7 +134,10 @@ impl Rest {
         }
         let zone = Arc::new(Zone {
             role: Role::Primary,
-            why: format!("what {} shows beyond the parts: fans, disks, boards, losses", whole.zone.id),
+            why: format!(
+                "what {} shows beyond the metered parts (fans, boards, losses, all that has no meter)",
+                whole.zone.id
+            ),
             parent: Some(whole.zone.id.clone()),
             sensor: Sensor::microjoules(None),
             power_max: Microwatts(whole.zone.power_max.0.saturating_mul(4)),

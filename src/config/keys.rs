@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::values::{
-    INTERVAL, TIMEOUT, boolean, count, duration, endpoint, header_name, header_value, optional_path, path, watts, word,
+    INTERVAL, SLOW, TIMEOUT, boolean, count, duration, endpoint, header_name, header_value, optional_path, path, watts,
+    word,
 };
 use super::{Compression, Config, Idle, ProcessExport, Protocol, Secret, StdoutFormat, Temporality};
 
@@ -35,6 +36,8 @@ pub(super) struct Key {
 /// What the levels above the keys are for.
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("host", "Where the file systems of the host are. Change them where the host's are mounted into a container."),
+    ("meters", "Meters that are asked over a bus or a network, each at its own pace."),
+    ("meters.ipmi", "The BMC, asked from within the machine through /dev/ipmi0 (IPMI with DCMI)."),
     ("attribution", "How energy is booked."),
     ("processes", "Processes as series of their own. What is not exported singly stays in its container or service."),
     ("export", "Where the books go."),
@@ -65,6 +68,16 @@ pub(super) const KEYS: &[Key] = &[
     key("host.dev", "a path", "/dev", "Device nodes of the host.", |config, text| {
         path(text).map(|value| config.host.dev = value)
     }),
+    key("meters.ipmi.enabled", "true or false", "true", "Whether to ask it.", |config, text| {
+        boolean(text).map(|value| config.meters.ipmi.enabled = value)
+    }),
+    key(
+        "meters.ipmi.interval",
+        "a duration from 1s to 4m",
+        "10s",
+        "Time between two questions. BMCs measure anew every 1 to 5 s, and each question costs CPU time.",
+        |config, text| duration(text, SLOW).map(|value| config.meters.ipmi.interval = value),
+    ),
     Key {
         set_entry: Some(|config, zone, text| {
             let value = watts(text)?;

@@ -39,6 +39,8 @@ const OTHER: &[(&str, &str)] = &[
     ("host.proc", "/host/proc"),
     ("host.sys", "/host/sys"),
     ("host.dev", "/host/dev"),
+    ("meters.ipmi.enabled", "false"),
+    ("meters.ipmi.interval", "30s"),
     ("attribution.idle", "none"),
     ("processes.export", "off"),
     ("processes.top", "7"),
@@ -62,8 +64,10 @@ const OTHER: &[(&str, &str)] = &[
 
 /// Fails to compile when a field is added, and fails when a field has no key.
 fn assert_everything_differs(config: &Config) {
-    let Config { interval, host, attribution, processes, export, node_name: _ } = config;
+    let Config { interval, host, meters, attribution, processes, export, node_name: _ } = config;
     let HostRoots { proc, sys, dev } = host;
+    let Meters { ipmi } = meters;
+    let Ipmi { enabled: ipmi_enabled, interval: ipmi_interval } = ipmi;
     let Attribution { idle } = attribution;
     let Processes { export: process_export, top } = processes;
     let Export { otlp, stdout } = export;
@@ -90,6 +94,8 @@ fn assert_everything_differs(config: &Config) {
     assert_ne!(*proc, default.host.proc);
     assert_ne!(*sys, default.host.sys);
     assert_ne!(*dev, default.host.dev);
+    assert_ne!(*ipmi_enabled, default.meters.ipmi.enabled);
+    assert_ne!(*ipmi_interval, default.meters.ipmi.interval);
     assert_ne!(*idle, default.attribution.idle);
     assert_ne!(*process_export, default.processes.export);
     assert_ne!(*top, default.processes.top);

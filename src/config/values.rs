@@ -14,6 +14,8 @@ const QUOTED_MAX: usize = 60;
 
 /// The limits of every configurable interval.
 pub(super) const INTERVAL: [Duration; 2] = [Duration::from_millis(100), HOUR];
+/// The limits of the interval of a meter that is asked over a bus or a network: a gauge is integrated over 300 s at most.
+pub(super) const SLOW: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(240)];
 /// The limits of a request's time.
 pub(super) const TIMEOUT: [Duration; 2] = [Duration::from_millis(1), HOUR];
 const HOUR: Duration = Duration::from_secs(3600);

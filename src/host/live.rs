@@ -210,6 +210,12 @@ impl Live {
         openat(root, rest, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
     }
 
+    /// Opens a device for reading and writing.
+    pub(super) fn open_device(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let (root, rest) = self.at(path)?;
+        openat(root, rest, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
+    }
+
     fn at<'a>(&self, path: &'a str) -> Result<(rustix::fd::BorrowedFd<'_>, &'a str), Errno> {
         use rustix::fd::AsFd;
         let (root, rest) = split_root(path);
