@@ -130,7 +130,7 @@ impl Agent {
         self.ledger.book(now, readings, usage, &self.table, policy, estimating);
         let books = self.ledger.accounts().iter();
         let books = books.map(|account| (account.zone.id.as_str(), account.book.state, account.book.total.measured));
-        self.meters.learn(now, books);
+        self.meters.learn(now, &books);
         self.publish(now);
         self.before = now;
         self.tick += 1;

@@ -1,4 +1,4 @@
-//! The command line: `run` (default), `discover`, `once`, `record`, `replay`, `config`, `metrics`.
+//! The command line: `run` (default), `discover`, `once`, `validate`, `record`, `replay`, `config`, `metrics`.
 //!
 //! Exit codes: 0, 1 for a failure, 2 for wrong usage or configuration; the message then names the key, the line and
 //! the nearest valid key.
@@ -21,6 +21,8 @@ pub mod once;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod validate;
+pub mod watch;
 
 /// The most that is read of a configuration, and of a recorded machine.
 const CONFIG_MAX: u64 = 2 << 20;
@@ -64,6 +66,24 @@ enum Command {
         /// As JSON lines: one per tick, then a total
         #[arg(long)]
         json: bool,
+    },
+    /// Compare the books with another meter: error, lag, and what the books do not see
+    Validate {
+        /// A zone of `wattribute discover` that is not primary, or a CSV file of time and watts
+        #[arg(long, value_name = "ZONE|FILE")]
+        reference: String,
+        /// For how long, e.g. 30s [default: 10m; with --replay the whole file]
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        time: Option<Duration>,
+        /// Write a page with both curves too
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Run this recorded machine in virtual time instead of the live one
+        #[arg(long, value_name = "FILE.machine")]
+        replay: Option<PathBuf>,
     },
     /// Write down what is read of this machine as one text file, for replay
     Record {
@@ -124,6 +144,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Run => run::run(&load(&cli.common)?),
         Command::Discover { json } => discover::discover(load(&cli.common)?, json),
         Command::Once { time, json } => once::once(load(&cli.common)?, time, json),
+        Command::Validate { reference, time, html, json, replay } => {
+            validate::validate(load(&cli.common)?, &validate::Wanted { reference, time, html, json, replay })
+        }
         Command::Record { file, ticks, command_lines } => {
             record::record(load(&cli.common)?, &file, ticks, command_lines)
         }

@@ -37,6 +37,8 @@ pub struct Config {
     pub attribution: Attribution,
     /// Which processes are exported as series of their own.
     pub processes: Processes,
+    /// What the books are checked against during a run.
+    pub validation: Validation,
     /// Where the books go.
     pub export: Export,
     /// The node's name in Kubernetes, from `K8S_NODE_NAME` (a downward-API field): environment only.
@@ -131,6 +133,20 @@ pub enum ProcessExport {
     Top,
     /// All.
     All,
+}
+
+/// What the books are checked against during a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validation {
+    /// Id of the zone to compare with; empty: off.
+    pub reference: String,
+    /// The time that is compared: 1 min to 24 h.
+    pub window: Duration,
+}
+impl Default for Validation {
+    fn default() -> Self {
+        Self { reference: String::new(), window: Duration::from_secs(600) }
+    }
 }
 
 /// Where the books go.

@@ -21,4 +21,5 @@ pub mod meter;
 pub mod semconv;
 pub mod telemetry;
 pub mod unit;
+pub mod validate;
 pub mod workload;

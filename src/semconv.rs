@@ -221,6 +221,16 @@ metrics! {
         "Energy of a process, or of a group of processes of a workload.";
     PROCESS_POWER = "wattribute.process.power", Gauge "W" on "process", WORKLOAD,
         "Mean power of a process since the last export; off by default.";
+    VALIDATION_MAPE = "wattribute.validation.mape", Gauge "%" on "node", &[attr::HW_ID],
+        "Mean absolute error of the books against the reference zone, lag removed where it is clear.";
+    VALIDATION_BIAS = "wattribute.validation.bias", Gauge "W" on "node", &[attr::HW_ID],
+        "Mean of books less reference zone: negative is what the books do not see.";
+    VALIDATION_RMSE = "wattribute.validation.rmse", Gauge "W" on "node", &[attr::HW_ID],
+        "Root of the mean squared difference of the books from the reference zone.";
+    VALIDATION_CORRELATION = "wattribute.validation.correlation", Gauge "1" on "node", &[attr::HW_ID],
+        "Correlation of the books with the reference zone.";
+    VALIDATION_LAG = "wattribute.validation.lag", Gauge "s" on "node", &[attr::HW_ID],
+        "How late the reference zone is; absent where it cannot be told.";
     AGENT_TICK = "wattribute.agent.tick.duration", Gauge "s" on "node", &[], "How long the last tick took.";
     AGENT_REFUSED = "wattribute.agent.readings.refused", Counter "{reading}" on "node",
         &[attr::HW_ID, attr::REASON], "Readings that were not booked.";

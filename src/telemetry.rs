@@ -99,9 +99,38 @@ pub struct Stats {
     /// Ended workloads whose final totals were given up.
     pub ended_dropped: AtomicU64,
     refused: Mutex<Vec<ZoneRefused>>,
+    validation: Mutex<Option<Validation>>,
+}
+
+/// The last figures of the books against a reference zone; what is not known is not sent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Validation {
+    /// Id of the zone.
+    pub reference: Arc<str>,
+    /// Mean absolute error (%).
+    pub mape: Option<f64>,
+    /// Mean of books less reference (W).
+    pub bias: Option<f64>,
+    /// Root of the mean squared difference (W).
+    pub rmse: Option<f64>,
+    /// Pearson's correlation.
+    pub correlation: Option<f64>,
+    /// How late the reference is (s).
+    pub lag: Option<f64>,
 }
 
 impl Stats {
+    /// Sets the figures of the validation; `None` takes them away.
+    pub fn set_validation(&self, figures: Option<Validation>) {
+        *self.validation.lock().unwrap_or_else(PoisonError::into_inner) = figures;
+    }
+
+    /// The figures of the validation.
+    #[must_use]
+    pub fn validation(&self) -> Option<Validation> {
+        self.validation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Sets the counts of zone number `zone`.
     pub fn set_refused(&self, zone: usize, id: &str, counts: [u64; REASONS.len()]) {
         let mut zones = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,6 +188,9 @@ impl Telemetry {
     }
 }
 
+/// One of the figures.
+type Figure = fn(&Validation) -> Option<f64>;
+
 fn instruments(meter: &Meter, stats: &Arc<Stats>) {
     counter(meter, metric::AGENT_FAILED, stats, |stats| vec![(load(&stats.failed), vec![])]);
     counter(meter, metric::AGENT_ENDED_DROPPED, stats, |stats| vec![(load(&stats.ended_dropped), vec![])]);
@@ -178,6 +210,19 @@ fn instruments(meter: &Meter, stats: &Arc<Stats>) {
         };
         stats.refused().into_iter().flat_map(of_zone).filter(|(count, _)| *count > 0).collect()
     });
+    let figures: [(_, Figure); 5] = [
+        (metric::VALIDATION_MAPE, |figures| figures.mape),
+        (metric::VALIDATION_BIAS, |figures| figures.bias),
+        (metric::VALIDATION_RMSE, |figures| figures.rmse),
+        (metric::VALIDATION_CORRELATION, |figures| figures.correlation),
+        (metric::VALIDATION_LAG, |figures| figures.lag),
+    ];
+    for (metric, figure) in figures {
+        labelled_gauge(meter, metric, stats, move |stats| {
+            let figures = stats.validation()?;
+            Some((figure(&figures)?, vec![KeyValue::new(attr::HW_ID, figures.reference)]))
+        });
+    }
     gauge(meter, metric::AGENT_TICK, stats, |stats| Some(seconds(load(&stats.tick_nanos))));
     gauge(meter, metric::AGENT_SUCCESS, stats, |stats| {
         Some(load(&stats.succeeded_at)).filter(|nanos| *nanos > 0).map(seconds)
@@ -217,11 +262,24 @@ fn gauge(
     stats: &Arc<Stats>,
     read: impl Fn(&Stats) -> Option<f64> + Send + Sync + 'static,
 ) {
+    labelled_gauge(meter, metric, stats, move |stats| read(stats).map(|value| (value, Vec::new())));
+}
+
+fn labelled_gauge(
+    meter: &Meter,
+    metric: &'static Metric,
+    stats: &Arc<Stats>,
+    read: impl Fn(&Stats) -> Option<(f64, Vec<KeyValue>)> + Send + Sync + 'static,
+) {
     let stats = Arc::clone(stats);
     let _ = meter
         .f64_observable_gauge(metric.name)
         .with_unit(metric.unit)
         .with_description(metric.help)
-        .with_callback(move |observer| read(&stats).into_iter().for_each(|value| observer.observe(value, &[])))
+        .with_callback(move |observer| {
+            if let Some((value, attributes)) = read(&stats) {
+                observer.observe(value, &attributes);
+            }
+        })
         .build();
 }

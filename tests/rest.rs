@@ -80,7 +80,7 @@ impl Machine {
 #[test]
 fn a_bmc_every_ten_seconds_and_a_load_that_swings() {
     // The processors draw 50 W or 250 W for 7 s each, all else 80 W. The BMC gives its mean of the last 10 s.
-    let package = |second: u64| if second / 7 % 2 == 0 { 50 } else { 250 };
+    let package = |second: u64| if (second / 7).is_multiple_of(2) { 50 } else { 250 };
     let energy = |second: u64| (0..second).map(package).sum::<u64>();
     let mut machine = Machine::new(Sensor::microjoules(None));
     let (mut naive, mut latest) = (0_i64, None);
@@ -166,9 +166,9 @@ proptest! {
         let node = |second: usize| package(second) + rests.get(second).copied().unwrap_or(0);
         let mut machine = Machine::new(Sensor::microjoules(None));
         let (mut first, mut last) = (None, None);
-        for second in 0..loads.len() {
+        for (second, delay) in delays.iter().enumerate().take(loads.len()) {
             let millis = u64::try_from(second).unwrap() * 1000;
-            let read = (second % every == every - 1).then(|| millis.saturating_sub(delays[second]));
+            let read = (second % every == every - 1).then(|| millis.saturating_sub(*delay));
             let read = read.filter(|read| last.is_none_or(|last| *read > last));
             machine.step(
                 millis,

@@ -27,7 +27,7 @@ const RANKS: &[&[&str]] = &[
     &["activity"],
     &["attribute"],
     &["enrich", "export"],
-    &["agent"],
+    &["agent", "validate"],
     &["cli"],
     &["main"],
 ];

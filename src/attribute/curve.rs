@@ -74,7 +74,8 @@ impl Curve {
         if lower.breaks != upper.breaks {
             return Level::Unknown;
         }
-        let (whole, part) = (upper.at.awake() - lower.at.awake(), instant - lower.at.awake());
+        let start = lower.at.awake();
+        let (whole, part) = (upper.at.awake().saturating_sub(start), instant.saturating_sub(start));
         Level::At(lower.sum + share(upper.sum - lower.sum, part, whole), upper.breaks)
     }
 

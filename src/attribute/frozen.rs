@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_sensor_is_frozen_only_if_the_load_moved() {
-        let swings = |tick: u64| if tick % 2 == 0 { 5 } else { 80 };
+        let swings = |tick: u64| if tick.is_multiple_of(2) { 5 } else { 80 };
         assert_eq!(frozen_after(Domain::Host, |_| 300, swings), Some(10));
         assert_eq!(frozen_after(Domain::Host, |_| 300, |_| 50), None, "a steady machine is steady");
         assert_eq!(frozen_after(Domain::Host, |tick| 300 + tick / 9, swings), None, "it moves now and then");

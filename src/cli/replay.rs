@@ -10,6 +10,7 @@ use crate::agent::Agent;
 use crate::cli::{UsageError, print_line, read_named};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::export::Snapshot;
 use crate::export::json::Report;
 use crate::export::stdout;
 use crate::host::Host;
@@ -58,21 +59,40 @@ pub fn run(bytes: &[u8], config: Config, line: impl FnMut(String)) -> Result<Rep
 /// # Errors
 /// A syntax error with its line.
 pub fn run_on(
-    mut memory: Memory,
+    memory: Memory,
     bytes: &[u8],
     config: Config,
     mut line: impl FnMut(String),
 ) -> Result<Replayed, ScriptError> {
+    let mut report = Report::default();
+    let (agent, start) = walk(memory, bytes, config, |snapshot| {
+        if let Some(text) = report.tick(snapshot) {
+            line(text);
+        }
+    })?;
+    Ok(Replayed { agent, total: report.total(start) })
+}
+
+/// Steps an agent through `bytes`; `each` is called with the snapshot of each tick, the baseline first. Gives the
+/// agent after the last tick and the time of the baseline.
+///
+/// # Errors
+/// A syntax error with its line.
+pub fn walk(
+    mut memory: Memory,
+    bytes: &[u8],
+    config: Config,
+    mut each: impl FnMut(&Snapshot),
+) -> Result<(Agent, Timestamp), ScriptError> {
     let mut script = Script::new(bytes);
     let mut next = apply(&mut script, &mut memory)?;
     let mut now = baseline(&memory);
     let start = now;
     let mut agent = Agent::new(Host::memory(memory), config, now);
     let mut reader = agent.subscribe();
-    let mut report = Report::default();
     let mut last = Tick::default();
     agent.step(now);
-    report.tick(&reader.take());
+    each(&reader.take());
     while let Some(tick) = next {
         let mut result = Ok(None);
         agent.host().with_memory(|memory| result = apply(&mut script, memory));
@@ -80,12 +100,9 @@ pub fn run_on(
         now = advance(now, &last, &tick);
         last = tick;
         agent.step(now);
-        if let Some(text) = report.tick(&reader.take()) {
-            line(text);
-        }
+        each(&reader.take());
     }
-    let total = report.total(start);
-    Ok(Replayed { agent, total })
+    Ok((agent, start))
 }
 
 /// Makes the changes up to the next tick line, which is returned.

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::Agent;
-use crate::cli::{UsageError, check_zones, discover, live};
+use crate::cli::{UsageError, check_zones, discover, live, watch};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
 use crate::enrich;
@@ -54,7 +54,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     announce(&agent);
     check_zones(config, &agent.snapshot());
     let (stop, stopped) = channel();
-    let sampler = Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, stopped };
+    let checked = watch::start(config, &stats);
+    let sampler = Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, checked, stopped };
     let sampler = std::thread::Builder::new().name("sampler".into()).spawn(move || sampler.run(start));
     let sampler = sampler.context("cannot start the sampling thread")?;
     let inside = runtime.enter();
@@ -96,6 +97,7 @@ struct Sampler {
     config: Config,
     stats: Arc<Stats>,
     shown: Option<SyncSender<Arc<Snapshot>>>,
+    checked: Option<SyncSender<Arc<Snapshot>>>,
     stopped: Receiver<()>,
 }
 
@@ -120,9 +122,10 @@ impl Sampler {
             let snapshot = self.agent.snapshot();
             self.report(&snapshot, &mut states);
             troubles.report(&self.agent);
-            if let Some(shown) = &self.shown {
-                let _ = shown.try_send(snapshot);
+            for reader in [&self.checked, &self.shown].into_iter().flatten() {
+                let _ = reader.try_send(Arc::clone(&snapshot));
             }
+            drop(snapshot);
             if last {
                 return;
             }
@@ -200,7 +203,7 @@ fn announce(agent: &Agent) {
         match &report.outcome {
             // Perf is an extra: what it counts powercap counts too.
             Outcome::Denied(..) if report.name != "perf" => {
-                telemetry::warn(&format!("{}: {}", report.name, discover::outcome(&report.outcome)))
+                telemetry::warn(&format!("{}: {}", report.name, discover::outcome(&report.outcome)));
             }
             outcome => telemetry::info(&format!("{}: {}", report.name, discover::outcome(outcome))),
         }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::values::{
-    INTERVAL, SLOW, TIMEOUT, boolean, count, duration, endpoint, header_name, header_value, optional_path, path, watts,
-    word,
+    INTERVAL, SLOW, TIMEOUT, WINDOW, boolean, count, duration, endpoint, header_name, header_value, optional_path,
+    path, watts, word, zone,
 };
 use super::{Compression, Config, Idle, ProcessExport, Protocol, Secret, StdoutFormat, Temporality};
 
@@ -40,6 +40,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("meters.ipmi", "The BMC, asked from within the machine through /dev/ipmi0 (IPMI with DCMI)."),
     ("attribution", "How energy is booked."),
     ("processes", "Processes as series of their own. What is not exported singly stays in its container or service."),
+    (
+        "validation",
+        "The books checked against another meter during `run`, as metrics. `wattribute validate` does it once.",
+    ),
     ("export", "Where the books go."),
     ("export.otlp", "OTLP push to an OpenTelemetry Collector or any other receiver."),
     ("export.otlp.tls", "Transport security, for https endpoints."),
@@ -115,6 +119,20 @@ pub(super) const KEYS: &[Key] = &[
     key("processes.top", "a count of at least 1", "100", "How many processes `export: top` names.", |config, text| {
         count(text).map(|value| config.processes.top = value)
     }),
+    key(
+        "validation.reference",
+        "the id of a zone or nothing",
+        "\"\"",
+        "The zone to compare the books with: one that is not primary. `wattribute discover` lists them.",
+        |config, text| zone(text).map(|value| config.validation.reference = value),
+    ),
+    key(
+        "validation.window",
+        "a duration from 1m to 24h",
+        "10m",
+        "The time that is compared, up to now.",
+        |config, text| duration(text, WINDOW).map(|value| config.validation.window = value),
+    ),
     key("export.otlp.enabled", "true or false", "true", "Whether to push.", |config, text| {
         boolean(text).map(|value| config.export.otlp.enabled = value)
     }),

@@ -44,6 +44,8 @@ const OTHER: &[(&str, &str)] = &[
     ("attribution.idle", "none"),
     ("processes.export", "off"),
     ("processes.top", "7"),
+    ("validation.reference", "ipmi:dcmi"),
+    ("validation.window", "1h"),
     ("export.otlp.enabled", "false"),
     ("export.otlp.endpoint", "https://collector:4318"),
     ("export.otlp.protocol", "http/protobuf"),
@@ -64,12 +66,13 @@ const OTHER: &[(&str, &str)] = &[
 
 /// Fails to compile when a field is added, and fails when a field has no key.
 fn assert_everything_differs(config: &Config) {
-    let Config { interval, host, meters, attribution, processes, export, node_name: _ } = config;
+    let Config { interval, host, meters, attribution, processes, validation, export, node_name: _ } = config;
     let HostRoots { proc, sys, dev } = host;
     let Meters { ipmi } = meters;
     let Ipmi { enabled: ipmi_enabled, interval: ipmi_interval } = ipmi;
     let Attribution { idle } = attribution;
     let Processes { export: process_export, top } = processes;
+    let Validation { reference, window } = validation;
     let Export { otlp, stdout } = export;
     let Otlp {
         enabled,
@@ -99,6 +102,8 @@ fn assert_everything_differs(config: &Config) {
     assert_ne!(*idle, default.attribution.idle);
     assert_ne!(*process_export, default.processes.export);
     assert_ne!(*top, default.processes.top);
+    assert_ne!(*reference, default.validation.reference);
+    assert_ne!(*window, default.validation.window);
     let was = default.export.otlp;
     assert_ne!(*enabled, was.enabled);
     assert_ne!(*endpoint, was.endpoint);
@@ -242,15 +247,15 @@ fn unknown_keys_name_the_nearest() {
             ),
             (
                 "prometheus: x",
-                "config.yaml:1: unknown key 'prometheus'; valid here: interval, host, attribution, processes, export",
+                "config.yaml:1: unknown key 'prometheus'; valid here: interval, host, meters, attribution, processes, validation, export",
             ),
             (
                 "\"a\\e[2Jb\": x",
-                "config.yaml:1: unknown key 'a\\u{1b}[2Jb'; valid here: interval, host, attribution, processes, export",
+                "config.yaml:1: unknown key 'a\\u{1b}[2Jb'; valid here: interval, host, meters, attribution, processes, validation, export",
             ),
             (
                 "\"\": x",
-                "config.yaml:1: unknown key nothing; valid here: interval, host, attribution, processes, export",
+                "config.yaml:1: unknown key nothing; valid here: interval, host, meters, attribution, processes, validation, export",
             ),
         ],
         from_file,
@@ -270,7 +275,10 @@ fn unknown_keys_name_the_nearest() {
             ),
             ("interval", "--set interval: expected KEY=VALUE such as interval=5s"),
             ("", "--set : expected KEY=VALUE such as interval=5s"),
-            ("=5s", "--set : unknown key nothing; valid here: interval, host, attribution, processes, export"),
+            (
+                "=5s",
+                "--set : unknown key nothing; valid here: interval, host, meters, attribution, processes, validation, export",
+            ),
             ("interval=15", "--set interval: expected a duration such as 500ms, 15s, 2m or 1h, found '15'; write 15s"),
         ],
         |set| from_sets(&[set]),
@@ -298,6 +306,11 @@ fn bad_values_say_what_is_expected() {
             ),
             ("interval: [1s]", "config.yaml:1: interval: expected a duration from 100ms to 1h, found a list"),
             ("interval: {s: 1}", "config.yaml:1: interval: expected a duration from 100ms to 1h, found keys below it"),
+            ("validation: {window: 59s}", "config.yaml:1: validation.window: expected 1m to 24h, found '59s'"),
+            (
+                "validation: {reference: dcmi}",
+                "config.yaml:1: validation.reference: expected a zone such as ipmi:dcmi, found 'dcmi'",
+            ),
             ("export: {otlp: {timeout: 0s}}", "config.yaml:1: export.otlp.timeout: expected 1ms to 1h, found '0s'"),
             ("processes: {export: false}", "config.yaml:1: processes.export: expected off, top or all, found 'false'"),
             ("processes: {export: some}", "config.yaml:1: processes.export: expected off, top or all, found 'some'"),

@@ -18,6 +18,8 @@ pub(super) const INTERVAL: [Duration; 2] = [Duration::from_millis(100), HOUR];
 pub(super) const SLOW: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(240)];
 /// The limits of a request's time.
 pub(super) const TIMEOUT: [Duration; 2] = [Duration::from_millis(1), HOUR];
+/// The limits of a time that is looked back over.
+pub(super) const WINDOW: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(24 * 3600)];
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A user's text for a sentence: control characters escaped, and cut.
@@ -67,6 +69,7 @@ pub(super) fn duration(text: &str, limits: [Duration; 2]) -> Result<Duration, St
 fn spell(value: Duration) -> String {
     match value.as_millis() {
         ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
         ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
         ms => format!("{ms}ms"),
     }
@@ -104,6 +107,15 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
 pub(super) fn watts(text: &str) -> Result<f64, String> {
     let value = text.parse().ok().filter(|watts: &f64| watts.is_finite() && *watts >= 0.0);
     value.map(|watts| watts + 0.0).ok_or_else(|| expected("watts, a number of at least 0 such as 12.5", text))
+}
+
+/// The id of a zone, or nothing. Which zones there are is known only to the meters.
+pub(super) fn zone(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(':') {
+        Ok(text.into())
+    } else {
+        Err(expected("a zone such as ipmi:dcmi", text))
+    }
 }
 
 /// A path; whether something is there is seen when it is opened.

@@ -94,7 +94,7 @@ impl Checks {
     pub fn over_time<'a>(
         &mut self,
         now: Timestamp,
-        books: impl Iterator<Item = (&'a str, State, Microjoules)> + Clone,
+        books: &(impl Iterator<Item = (&'a str, State, Microjoules)> + Clone),
         known: &mut Known,
     ) -> bool {
         let mut found = None;
@@ -146,7 +146,7 @@ mod tests {
         (0..200).find(|second| {
             let book = |id, joules: u64| (id, State::Ok, Microjoules(joules * second * J));
             let books = [book("psys", psys), book("p0", packages[0]), book("p1", packages[1])];
-            checks.over_time(at(*second), books.into_iter(), &mut known)
+            checks.over_time(at(*second), &books.into_iter(), &mut known)
         })
     }
 

@@ -178,11 +178,10 @@ fn are_twins(one: &Zone, two: &Zone) -> bool {
     match one.domain {
         Domain::Package | Domain::Dram | Domain::Gpu if of_all_sockets => true,
         // Where a sensor does not say which socket it measures, it is one of those that are metered already.
-        Domain::Package => same_socket(one, two) != Some(false),
+        Domain::Package | Domain::Psys => same_socket(one, two) != Some(false),
         Domain::Dram => same_socket(one, two) == Some(true),
         // An EPYC's Ecore and a RAPL core are one core each, and not the same one.
         Domain::Core | Domain::Uncore => first.0.max(second.0) <= 2 && same_socket(one, two) == Some(true),
-        Domain::Psys => same_socket(one, two) != Some(false),
         _ => false,
     }
 }

@@ -22,11 +22,14 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// Why nothing came at all.
-    fn ask(&mut self, host: &Host) -> Result<Vec<(Zone, Value)>, Trouble>;
+    fn ask(&mut self, host: &Host) -> Answer;
 
     /// Called once at the end: logs out.
     fn close(&mut self, _: &Host) {}
 }
+
+/// What a source says: zones with their values, or why there are none.
+pub type Answer = Result<Vec<(Zone, Value)>, Trouble>;
 
 /// Why a source gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +65,7 @@ struct Desk {
 
 #[derive(Default)]
 struct State {
-    answer: Option<(Timestamp, Result<Vec<(Zone, Value)>, Trouble>)>,
+    answer: Option<(Timestamp, Answer)>,
     stop: bool,
     stopped: bool,
 }
@@ -85,7 +88,7 @@ impl Slow {
     }
 
     /// Takes one answer; says whether the zones changed.
-    fn take(&mut self, at: Timestamp, answer: Result<Vec<(Zone, Value)>, Trouble>) -> bool {
+    fn take(&mut self, at: Timestamp, answer: Answer) -> bool {
         match answer {
             Ok(values) => {
                 self.trouble = None;
