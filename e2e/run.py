@@ -7,7 +7,9 @@ output of its processes behind and says where.
 """
 
 import argparse
+import contextlib
 import functools
+import json
 import os
 import pathlib
 import re
@@ -27,6 +29,7 @@ from books import Books, Received, check_delivery, check_prometheus, require
 from cgroups import Cgroup, Unavailable
 from machine import DRAM_W, NGINX, PACKAGE_W, POD_BUSY, POD_CALM, POD_ENDS, Machine
 from process import HERE, MINIMAL, Agent, Collector, Failed, Process, free_ports, wait_until
+from redfish import INPUT_W, INPUTS_W, PLUG_W, Bmc, bad_bmc, plug
 
 TICKS = 8
 JSON_EACH_SECOND = {"interval": "1s", "export.stdout.format": "json"}
@@ -167,6 +170,93 @@ class Tests:
     def _burner(self, directory, kind, cgroup):
         return Process(kind, [sys.executable, HERE / "burner.py", kind], directory, 90, preexec_fn=cgroup.enter)
 
+    def redfish(self):
+        """live: a BMC over TLS (sushy-tools) and a plug: their watts are read, the supplies' input and not Power's"""
+        directory = self._directory("redfish")
+        with Bmc(directory) as bmc, plug() as shelly:
+            for trust in ({"ca_file": bmc.ca}, {"fingerprint": bmc.fingerprint}):
+                books = Books(self._network_run(bmc.url, shelly.url, trust, 50))
+                books.check()
+                self._check_network(books)
+            lines = self._network_run(bmc.url, shelly.url, {}, 20, "untrusting")
+            require(not [zone for zone in _zones(lines) if zone["zone"].startswith("redfish:")],
+                    "a BMC was read that nobody trusts")
+
+    def _network_run(self, bmc, shelly, trust, ticks, name="redfish"):
+        """The JSON lines of a run beside a BMC and a plug."""
+        # Ticks closer together than readings, so that their times say well when those were taken.
+        settings = {**self._network(bmc, shelly), "interval": "200ms",
+                    **{f"meters.redfish.{key}": value for key, value in trust.items()}}
+        with Agent(self._binary, self._directory(name), settings) as agent:
+            agent.wait_for_ticks(ticks, 60)
+            agent.stop()
+        return agent.lines("stdout")
+
+    def _network(self, bmc, shelly):
+        return {
+            **JSON_EACH_SECOND,
+            "export.otlp.enabled": "false",
+            "meters.redfish.url": bmc,
+            "meters.redfish.interval": "1s",
+            "meters.http.plug.url": f"{shelly}/rpc/Switch.GetStatus?id=0",
+            "meters.http.plug.power": "/apower",
+            "meters.http.plug.interval": "1s",
+        }
+
+    def _check_network(self, books):
+        seen = {zone["zone"]: zone for tick in books.ticks for zone in tick["zones"]}
+        expected = {"redfish:1/input": INPUT_W, "http:plug": PLUG_W,
+                    **{f"redfish:1/Bay{bay}": watts for bay, watts in enumerate(INPUTS_W)}}
+        for name, watts in expected.items():
+            require(name in seen, f"{name} is not among the zones: {sorted(seen)}")
+            mean = _mean_watts(books.ticks, name)
+            print(f"                {name}: {mean:.2f} W of {watts} W")
+            require(abs(mean / watts - 1) < 0.05, f"{name} is {watts} W and was measured as {mean:.2f} W")
+        require(seen["redfish:1/Bay0"]["role"] == "contained", "a supply is in the sum of the supplies")
+        whole = [seen[name]["role"] for name in ("redfish:1/input", "http:plug")]
+        require(whole.count("primary") <= 1 and set(whole) <= {"primary", "reference"},
+                f"the whole machine is booked once: {whole}")
+        others = [name for name in seen if name.startswith("redfish:") and name not in expected]
+        require(not others, f"read beside what was asked for: {others}")
+
+    def bad_bmcs(self):
+        """live: BMCs that are late, refuse, reset or say half delay no tick, cost the plug nothing and are said once"""
+        said = {"late": "no answer within 3 s", "refused": "HTTP 401", "reset": "reset", "half": "half", "slow": None}
+        with contextlib.ExitStack() as stack:
+            shelly = stack.enter_context(plug())
+            runs = {}
+            for kind in said:
+                server = stack.enter_context(bad_bmc(kind))
+                settings = self._network(server.url, shelly.url)
+                if kind == "late":
+                    settings["meters.redfish.timeout"] = "3s"
+                agent = stack.enter_context(Agent(self._binary, self._directory(kind), settings))
+                runs[kind] = (server, agent)
+            for kind, (_, agent) in runs.items():
+                agent.wait_for_ticks(25, 60)
+                agent.stop()
+        for kind, (server, agent) in runs.items():
+            self._check_bad(kind, said[kind], server.url, agent)
+
+    def _check_bad(self, kind, reason, url, agent):
+        books = Books(agent.lines("stdout"))
+        books.check()
+        # The last tick is that of the end, whenever it comes.
+        late = max(abs(tick["time_s"] - tick["tick"]) for tick in books.ticks[:-1])
+        require(late < 0.25, f"{kind}: a tick was {late:.3f} s off its time")
+        answered = sum(zone["state"] == "ok" for tick in books.ticks for zone in tick["zones"]
+                       if zone["zone"] == "http:plug")
+        require(answered > len(books.ticks) / 2,
+                f"{kind}: the plug was booked in {answered} of {len(books.ticks)} ticks")
+        about = [line for line in agent.lines("stderr") if url in line]
+        print(f"                {kind}: ticks at most {late * 1e3:.0f} ms off, said: {about or 'nothing'}")
+        bmc = [zone for zone in _zones(agent.lines("stdout")) if zone["zone"] == "redfish:1/environment"]
+        if reason is None:
+            require(bmc and not about, f"{kind}: {len(bmc)} readings after {len(books.ticks)} s, said: {about}")
+            return
+        require(not bmc, f"{kind}: there are readings")
+        require(len(about) == 1 and reason in about[0], f"{kind}: expected {reason!r} once, said: {about}")
+
     # What several tests share
 
     def _directory(self, name):
@@ -233,6 +323,21 @@ def _populated_cgroups():
     """Cgroups of this machine, the root aside, with processes in them, in the hierarchies that count CPU time."""
     return {line.split(":", 2)[2] for entry in pathlib.Path("/proc").glob("[0-9]*/cgroup") for line in _lines(entry)
             if line.split(":", 2)[1] in ("", "cpuacct", "cpu,cpuacct")} - {"/"}
+
+
+def _zones(lines):
+    """The zones of every tick."""
+    return [zone for line in lines for tick in [json.loads(line)] if tick["type"] == "tick" for zone in tick["zones"]]
+
+
+def _mean_watts(ticks, name):
+    """The energy of a zone between two of its readings over the time between the ticks that first saw them."""
+    read = [(tick["time_s"], zone) for tick in ticks for zone in tick["zones"]
+            if zone["zone"] == name and zone["state"] == "ok"]
+    require(len(read) > 2, f"{name} was read {len(read)} times")
+    energy = sum(zone["measured_uj"] for _, zone in read[1:])
+    seconds = read[-1][0] - read[0][0]
+    return energy / 1e6 / seconds
 
 
 def _lines(path):

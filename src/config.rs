@@ -15,6 +15,7 @@ mod document;
 mod environment;
 mod keys;
 mod load;
+mod meters;
 mod values;
 mod yaml;
 
@@ -23,6 +24,7 @@ mod tests;
 
 pub use document::document;
 pub use load::{ConfigError, Loaded, Sources};
+pub use meters::{Auth, DOMAINS, EnergyUnit, PowerUnit, Redfish, Trust, Wattmeter};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -75,6 +77,10 @@ impl Default for HostRoots {
 pub struct Meters {
     /// The BMC, from within the machine.
     pub ipmi: Ipmi,
+    /// A BMC that speaks Redfish.
+    pub redfish: Redfish,
+    /// Wattmeters that answer with JSON, by name.
+    pub http: BTreeMap<String, Wattmeter>,
 }
 
 /// The BMC, from within the machine: IPMI with DCMI.

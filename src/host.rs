@@ -17,12 +17,14 @@ use crate::host::memory::Memory;
 use crate::host::record::Recorder;
 use crate::unit::CpuTime;
 
+pub mod http;
 pub mod ipmi;
 pub mod live;
 pub mod memory;
 pub mod perf;
 pub mod record;
 pub mod script;
+pub mod tls;
 
 /// The most that is read of one file: a `/proc/stat` of 4,096 CPUs and a `cgroup.procs` of 100,000 pids fit.
 pub const FILE_MAX: usize = 4 << 20;

@@ -4,8 +4,8 @@
 //! (Damerau-Levenshtein, so that swapped letters count once); a name that is right but stands in the wrong place is
 //! found by its last part; failing both, the valid names are listed.
 
-use super::keys::{KEYS, SECTIONS, find};
-use super::values::quote;
+use super::keys::{KEYS, Key, SECTIONS, find};
+use super::values::{quote, shorten};
 
 /// `name` below `prefix`.
 pub(super) fn join(prefix: &str, name: &str) -> String {
@@ -26,6 +26,20 @@ pub(super) fn unknown(prefix: &str, name: &str) -> String {
         format!("valid here: {}", siblings.join(", "))
     };
     format!("unknown key {}; {advice}", quote(&path))
+}
+
+/// Says that a record below `key` has no such field, and which one was probably meant.
+pub(super) fn unknown_field(key: &Key, record: &str, field: &str) -> String {
+    let fields: Vec<_> = key.fields.iter().map(|known| known.name).collect();
+    let record = join(key.path, &shorten(record));
+    if field.is_empty() {
+        return format!("expected keys below '{record}' ({})", fields.join(", "));
+    }
+    let advice = match nearest(field, &fields) {
+        Some(nearest) => format!("did you mean '{nearest}'?"),
+        None => format!("valid here: {}", fields.join(", ")),
+    };
+    format!("unknown key {}; {advice}", quote(&join(&record, field)))
 }
 
 /// Says that a section holds keys and no value.

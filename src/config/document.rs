@@ -41,6 +41,12 @@ fn explain(out: &mut String, depth: usize, key: &Key) {
     let default = if key.default == "\"\"" { "nothing" } else { key.default };
     let variable = variable_of(key.path).map(|(name, unit)| format!("; environment {name}{unit}"));
     comment(out, depth, &format!("({}; default {default}{})", key.form, variable.unwrap_or_default()));
+    for field in key.fields {
+        comment(out, depth, &format!("- {}: {}", field.name, field.help));
+    }
+    for row in key.example {
+        line(out, depth, &format!("# {row}"));
+    }
 }
 
 /// A comment, broken between words.

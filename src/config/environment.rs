@@ -1,4 +1,5 @@
-//! The environment: the variables of the OpenTelemetry specification (OTLP exporter, SDK), and `K8S_NODE_NAME`.
+//! The environment: the variables of the OpenTelemetry specification (OTLP exporter, SDK), `K8S_NODE_NAME`, and
+//! the password of a BMC.
 //!
 //! Every `OTEL_EXPORTER_OTLP_X` has a stronger form `OTEL_EXPORTER_OTLP_METRICS_X`. As the specification has it, an
 //! empty value is unset, and a value that cannot be read is warned about and ignored (the next weaker form counts
@@ -55,6 +56,7 @@ const ENDPOINT: [&str; 2] = ["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORT
 const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_METRICS_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 const DISABLED: [&str; 1] = ["OTEL_SDK_DISABLED"];
+const REDFISH_PASSWORD: &str = "WATTRIBUTE_REDFISH_PASSWORD";
 const RESOURCE: [&str; 1] = ["OTEL_RESOURCE_ATTRIBUTES"];
 
 /// The weakest name of the variable that sets a key, for the printed default, and its unit where it differs.
@@ -104,6 +106,9 @@ pub(super) fn apply(
     }
     if let Some(name) = env.get("OTEL_SERVICE_NAME") {
         config.export.otlp.service_name = name.into();
+    }
+    if let Some(password) = env.variables.get(REDFISH_PASSWORD) {
+        config.meters.redfish.password = Some(Secret(password.trim_end_matches(['\r', '\n']).into()));
     }
     config.node_name = env.get("K8S_NODE_NAME").map(str::to_string);
     Ok(())

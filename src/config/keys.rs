@@ -6,16 +6,19 @@
 
 use std::collections::BTreeMap;
 
+use super::meters::{WATTMETER, optional};
 use super::values::{
-    INTERVAL, SLOW, TIMEOUT, WINDOW, boolean, count, duration, endpoint, header_name, header_value, optional_path,
-    path, watts, word, zone,
+    INTERVAL, SLOW, TIMEOUT, WINDOW, base, boolean, count, duration, endpoint, fingerprint, header_name, header_value,
+    optional_path, path, watts, word, zone,
 };
-use super::{Compression, Config, Idle, ProcessExport, Protocol, Secret, StdoutFormat, Temporality};
+use super::{Auth, Compression, Config, Idle, ProcessExport, Protocol, Secret, StdoutFormat, Temporality};
 
 /// Reads a value into its field, or says what was expected.
 type Set = fn(&mut Config, &str) -> Result<(), String>;
 /// Reads one entry of a map of values into its field.
 type SetEntry = fn(&mut Config, &str, &str) -> Result<(), String>;
+/// Reads one field of a named record: the record's name, then the value.
+pub(super) type SetField = SetEntry;
 
 /// One key.
 pub(super) struct Key {
@@ -31,6 +34,20 @@ pub(super) struct Key {
     pub(super) set: Set,
     /// Reads `NAME: VALUE` below the key, where the key is a map.
     pub(super) set_entry: Option<SetEntry>,
+    /// What may stand in `NAME: {FIELD: VALUE}` below the key, where the key is a map of records.
+    pub(super) fields: &'static [Field],
+    /// A record, as lines of YAML.
+    pub(super) example: &'static [&'static str],
+}
+
+/// One field of the records below a key.
+pub(super) struct Field {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What it does and what may be written, for people.
+    pub(super) help: &'static str,
+    /// Reads one value.
+    pub(super) set: SetField,
 }
 
 /// What the levels above the keys are for.
@@ -38,6 +55,11 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("host", "Where the file systems of the host are. Change them where the host's are mounted into a container."),
     ("meters", "Meters that are asked over a bus or a network, each at its own pace."),
     ("meters.ipmi", "The BMC, asked from within the machine through /dev/ipmi0 (IPMI with DCMI)."),
+    (
+        "meters.redfish",
+        "The BMC of this machine over Redfish: a meter of the whole machine. The password stands in password_file or \
+         in the environment as WATTRIBUTE_REDFISH_PASSWORD, nowhere else.",
+    ),
     ("attribution", "How energy is booked."),
     ("processes", "Processes as series of their own. What is not exported singly stays in its container or service."),
     (
@@ -82,6 +104,108 @@ pub(super) const KEYS: &[Key] = &[
         "Time between two questions. BMCs measure anew every 1 to 5 s, and each question costs CPU time.",
         |config, text| duration(text, SLOW).map(|value| config.meters.ipmi.interval = value),
     ),
+    key(
+        "meters.redfish.url",
+        "https://HOST or nothing",
+        "\"\"",
+        "The BMC; nothing: it is not asked.",
+        |config, text| base(text).map(|value| config.meters.redfish.url = value),
+    ),
+    key(
+        "meters.redfish.username",
+        "a name or nothing",
+        "\"\"",
+        "A user who may only read is enough.",
+        |config, text| {
+            config.meters.redfish.username = optional(text);
+            Ok(())
+        },
+    ),
+    key(
+        "meters.redfish.password_file",
+        "a path or nothing",
+        "\"\"",
+        "A file that holds the user's password, readable by the agent alone.",
+        |config, text| optional_path(text).map(|value| config.meters.redfish.password_file = value),
+    ),
+    key(
+        "meters.redfish.auth",
+        "session, basic or none",
+        "session",
+        "Log in once for a session, or send the password with every request. Without a username: none.",
+        |config, text| {
+            let words = [("session", Auth::Session), ("basic", Auth::Basic), ("none", Auth::None)];
+            word(text, &words).map(|value| config.meters.redfish.auth = value)
+        },
+    ),
+    key(
+        "meters.redfish.ca_file",
+        "a path or nothing",
+        "\"\"",
+        "PEM bundle of authorities to trust instead of the system's.",
+        |config, text| optional_path(text).map(|value| config.meters.redfish.trust.ca_file = value),
+    ),
+    key(
+        "meters.redfish.fingerprint",
+        "64 hexadecimal digits or nothing",
+        "\"\"",
+        "SHA-256 of the BMC's certificate, with or without colons: that certificate is trusted and no other. For \
+         certificates that the BMC has signed itself.",
+        |config, text| fingerprint(text).map(|value| config.meters.redfish.trust.fingerprint = value),
+    ),
+    key(
+        "meters.redfish.insecure_skip_verify",
+        "true or false",
+        "false",
+        "Accept any certificate: anyone on the way can read the password.",
+        |config, text| boolean(text).map(|value| config.meters.redfish.trust.insecure_skip_verify = value),
+    ),
+    key(
+        "meters.redfish.interval",
+        "a duration from 1s to 4m",
+        "30s",
+        "Time between two rounds of questions. A BMC is slow; most measure every few seconds.",
+        |config, text| duration(text, SLOW).map(|value| config.meters.redfish.interval = value),
+    ),
+    key(
+        "meters.redfish.timeout",
+        "a duration from 1ms to 1h",
+        "30s",
+        "The limit of one question. Some BMCs need 20 s; no tick waits for it.",
+        |config, text| duration(text, TIMEOUT).map(|value| config.meters.redfish.timeout = value),
+    ),
+    key(
+        "meters.redfish.chassis",
+        "an id or nothing",
+        "\"\"",
+        "The chassis to read where there are several and the right one cannot be told.",
+        |config, text| {
+            config.meters.redfish.chassis = optional(text);
+            Ok(())
+        },
+    ),
+    Key {
+        fields: WATTMETER,
+        example: &[
+            "http:",
+            "  plug:             # Shelly, second generation and later",
+            "    url: http://192.168.1.20/rpc/Switch.GetStatus?id=0",
+            "    power: /apower  # or only the counter, energy: /aenergy/total",
+            "  desk:             # Tasmota",
+            "    url: http://192.168.1.21/cm?cmnd=Status%208",
+            "    power: /StatusSNS/ENERGY/Power",
+        ],
+        ..key(
+            "meters.http",
+            "meters by name",
+            "{}",
+            "Wattmeters that answer a GET with JSON: plugs, power strips, adapters. Each is a zone http:NAME.",
+            |_, text| match text {
+                "" => Ok(()),
+                _ => Err("expected meters by name such as {plug: {url: …, power: /apower}}, found one value".into()),
+            },
+        )
+    },
     Key {
         set_entry: Some(|config, zone, text| {
             let value = watts(text)?;
@@ -256,7 +380,7 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 const fn key(path: &'static str, form: &'static str, default: &'static str, help: &'static str, set: Set) -> Key {
-    Key { path, form, default, help, set, set_entry: None }
+    Key { path, form, default, help, set, set_entry: None, fields: &[], example: &[] }
 }
 
 /// The key at a path.

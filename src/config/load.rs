@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::advice::{is_no_value, unknown};
-use super::keys::{KEYS, find, is_section};
+use super::advice::{is_no_value, unknown, unknown_field};
+use super::keys::{KEYS, Key, find, is_section};
 use super::values::shorten;
 use super::{Config, Protocol, environment, yaml};
 
@@ -124,12 +124,22 @@ fn set_key(config: &mut Config, path: &str, value: &str) -> Result<(), String> {
         Some((key, name))
     });
     match entry {
+        Some((key, name)) if !key.fields.is_empty() => set_field(config, key, name, value),
         Some((key, name)) => match key.set_entry {
             Some(set_entry) => set_entry(config, name, value),
             None => Err(format!("'{}' takes {} and has no keys below it", key.path, key.form)),
         },
         None if is_section(path) => Err(is_no_value(path)),
         None => Err(unknown_path(path)),
+    }
+}
+
+/// Reads `NAME.FIELD` of a record.
+fn set_field(config: &mut Config, key: &Key, path: &str, value: &str) -> Result<(), String> {
+    let (name, field) = path.split_once('.').unwrap_or((path, ""));
+    match key.fields.iter().find(|known| known.name == field) {
+        Some(known) => (known.set)(config, name, value),
+        None => Err(unknown_field(key, name, field)),
     }
 }
 
@@ -149,6 +159,11 @@ fn unknown_path(path: &str) -> String {
 
 /// What can only be said when all layers are there.
 fn finish(config: &mut Config, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+    super::meters::check(&config.meters.redfish, &config.meters.http)?;
+    let bmc = &config.meters.redfish;
+    if bmc.username.is_some() && bmc.url.as_deref().is_some_and(|url| url.starts_with("http:")) {
+        warnings.push("meters.redfish.url: http sends the password for all to read; use https".into());
+    }
     let otlp = &mut config.export.otlp;
     if otlp.endpoint.is_empty() {
         otlp.endpoint = match otlp.protocol {

@@ -33,6 +33,8 @@ fn messages(cases: &[(&str, &str)], load: impl Fn(&str) -> Result<Config, String
     }
 }
 
+const FINGERPRINT: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff";
+
 /// A value other than the default for every key, as a file and as `--set`.
 const OTHER: &[(&str, &str)] = &[
     ("interval", "5s"),
@@ -41,6 +43,29 @@ const OTHER: &[(&str, &str)] = &[
     ("host.dev", "/host/dev"),
     ("meters.ipmi.enabled", "false"),
     ("meters.ipmi.interval", "30s"),
+    ("meters.redfish.url", "https://bmc"),
+    ("meters.redfish.username", "reader"),
+    ("meters.redfish.password_file", "/run/secrets/bmc"),
+    ("meters.redfish.auth", "basic"),
+    ("meters.redfish.ca_file", "/bmc.pem"),
+    ("meters.redfish.fingerprint", FINGERPRINT),
+    ("meters.redfish.insecure_skip_verify", "true"),
+    ("meters.redfish.interval", "1m"),
+    ("meters.redfish.timeout", "5s"),
+    ("meters.redfish.chassis", "1U"),
+    ("meters.http.plug.url", "http://plug/rpc/Switch.GetStatus?id=0"),
+    ("meters.http.plug.power", "/apower"),
+    ("meters.http.plug.energy", "/aenergy/total"),
+    ("meters.http.plug.power_unit", "kW"),
+    ("meters.http.plug.energy_unit", "kWh"),
+    ("meters.http.plug.interval", "10s"),
+    ("meters.http.plug.timeout", "1s"),
+    ("meters.http.plug.domain", "gpu"),
+    ("meters.http.plug.username", "admin"),
+    ("meters.http.plug.password_file", "/plug"),
+    ("meters.http.plug.ca_file", "/plug.pem"),
+    ("meters.http.plug.fingerprint", FINGERPRINT),
+    ("meters.http.plug.insecure_skip_verify", "true"),
     ("attribution.idle", "none"),
     ("processes.export", "off"),
     ("processes.top", "7"),
@@ -67,8 +92,9 @@ const OTHER: &[(&str, &str)] = &[
 /// Fails to compile when a field is added, and fails when a field has no key.
 fn assert_everything_differs(config: &Config) {
     let Config { interval, host, meters, attribution, processes, validation, export, node_name: _ } = config;
+    assert_meters_differ(meters);
     let HostRoots { proc, sys, dev } = host;
-    let Meters { ipmi } = meters;
+    let ipmi = &meters.ipmi;
     let Ipmi { enabled: ipmi_enabled, interval: ipmi_interval } = ipmi;
     let Attribution { idle } = attribution;
     let Processes { export: process_export, top } = processes;
@@ -121,6 +147,33 @@ fn assert_everything_differs(config: &Config) {
     assert_ne!(*insecure_skip_verify, was.tls.insecure_skip_verify);
     assert_ne!(*stdout_enabled, default.export.stdout.enabled);
     assert_ne!(*format, default.export.stdout.format);
+}
+
+fn assert_meters_differ(meters: &Meters) {
+    let Meters { redfish, http, ipmi: _ } = meters;
+    let was = Redfish::default();
+    let Redfish { url, username, password_file, password: _, auth, trust, interval, timeout, chassis } = redfish;
+    assert!(url.is_some() && username.is_some() && password_file.is_some() && chassis.is_some());
+    assert_ne!((*auth, *interval, *timeout), (was.auth, was.interval, was.timeout));
+    assert_ne!(*interval, was.interval);
+    assert_ne!(*timeout, was.timeout);
+    let Trust { ca_file, fingerprint, insecure_skip_verify } = trust;
+    assert!(ca_file.is_some() && *insecure_skip_verify);
+    assert_eq!(fingerprint.unwrap()[28..], [0x1c, 0x1d, 0x1e, 0xff]);
+    let plug = Wattmeter {
+        url: "http://plug/rpc/Switch.GetStatus?id=0".into(),
+        power: "/apower".into(),
+        energy: "/aenergy/total".into(),
+        power_unit: PowerUnit::Kilowatt,
+        energy_unit: EnergyUnit::KilowattHour,
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(1),
+        domain: "gpu",
+        username: Some("admin".into()),
+        password_file: Some("/plug".into()),
+        trust: Trust { ca_file: Some("/plug.pem".into()), ..trust.clone() },
+    };
+    assert_eq!(*http, BTreeMap::from([("plug".to_owned(), plug)]));
 }
 
 /// Writes `path: value` as nested YAML over the lines of `out`, which must be in the table's order.
@@ -541,6 +594,116 @@ fn secrets_are_never_repeated() {
         assert!(!loaded.warnings[0].contains("s3cret"), "{:?}", loaded.warnings);
         assert_eq!(loaded.config, Config::default());
     }
+}
+
+#[test]
+#[allow(clippy::too_many_lines)] // one table
+fn what_is_wrong_with_a_meter_is_said_by_its_name() {
+    let plug = "meters:\n  http:\n    plug:\n";
+    messages(
+        &[
+            (
+                &format!("{plug}      powr: /apower\n"),
+                "config.yaml:4: unknown key 'meters.http.plug.powr'; did you mean 'power'?",
+            ),
+            (
+                &format!("{plug}      url: http://h/\n      url: http://i/\n"),
+                "config.yaml:5: 'meters.http.plug.url' is there twice, first on line 4",
+            ),
+            (
+                &format!("{plug}      power: apower\n"),
+                "config.yaml:4: meters.http.plug.power: expected a JSON pointer such as /StatusSNS/ENERGY/Power, found \
+                 'apower'",
+            ),
+            (
+                &format!("{plug}      domain: rest\n"),
+                "config.yaml:4: meters.http.plug.domain: expected host, package, dram, gpu, module, soc, io, storage, psu \
+                 or other, found 'rest'",
+            ),
+            (&format!("{plug}      power: /p\n"), "meters.http.plug: url is missing"),
+            (
+                &format!("{plug}      url: http://h\n"),
+                "meters.http.plug: power or energy is missing, a JSON pointer such as /apower",
+            ),
+            (
+                "meters: {http: {plug: http://h}}",
+                "config.yaml:1: expected keys below 'meters.http.plug' (url, power, energy, power_unit, energy_unit, \
+                 interval, timeout, domain, username, password_file, ca_file, fingerprint, insecure_skip_verify)",
+            ),
+            (
+                "meters: {http: {'a b': {url: http://h}}}",
+                "config.yaml:1: meters.http.a b.url: expected a name of letters, digits, '-' and '_', at most 40, found \
+                 'a b'",
+            ),
+            (
+                "meters: {redfish: {url: https://bmc/redfish/v1}}",
+                "config.yaml:1: meters.redfish.url: expected a URL without a path such as https://bmc; /redfish/v1 is \
+                 appended to it",
+            ),
+            (
+                "meters: {redfish: {url: bmc}}",
+                "config.yaml:1: meters.redfish.url: expected a URL such as https://host, found 'bmc'",
+            ),
+            (
+                "meters: {redfish: {fingerprint: 'AB:CD'}}",
+                "config.yaml:1: meters.redfish.fingerprint: expected the SHA-256 of a certificate, 64 hexadecimal digits, \
+                 found 'AB:CD'",
+            ),
+            (
+                "meters: {redfish: {url: https://bmc, username: root}}",
+                "meters.redfish: a username needs a password; set password_file or WATTRIBUTE_REDFISH_PASSWORD",
+            ),
+        ],
+        from_file,
+    );
+    messages(
+        &[(
+            "meters.http.plug=x",
+            "--set meters.http.plug: expected keys below 'meters.http.plug' (url, power, energy, power_unit, energy_unit, \
+             interval, timeout, domain, username, password_file, ca_file, fingerprint, insecure_skip_verify)",
+        )],
+        |set| from_sets(&[set]),
+    );
+    let trailing = from_file("meters: {redfish: {url: 'https://bmc:8443/'}}").unwrap();
+    assert_eq!(trailing.meters.redfish.url.as_deref(), Some("https://bmc:8443"));
+    let colons: Vec<&str> = (0..64).step_by(2).map(|at| &FINGERPRINT[at..at + 2]).collect();
+    let colons = from_sets(&[&format!("meters.redfish.fingerprint={}", colons.join(":"))]).unwrap();
+    assert_eq!(
+        colons.meters.redfish.trust,
+        from_sets(&[&format!("meters.redfish.fingerprint={FINGERPRINT}")]).unwrap().meters.redfish.trust
+    );
+}
+
+#[test]
+fn a_password_in_the_clear_is_warned_about() {
+    let warnings = |url: &str| {
+        let sets = [url, "meters.redfish.username=reader", "meters.redfish.password_file=/p"];
+        load_all(None, &[], &sets).unwrap().warnings
+    };
+    assert_eq!(
+        warnings("meters.redfish.url=http://bmc"),
+        ["meters.redfish.url: http sends the password for all to read; use https"]
+    );
+    assert_eq!(warnings("meters.redfish.url=https://bmc"), Vec::<String>::new());
+}
+
+#[test]
+fn a_password_is_never_a_key() {
+    let sets = [
+        "meters.redfish.password=s3cret",
+        "meters.http.plug.password=s3cret",
+        "meters.redfish.url=http://u:s3cret@h",
+        "meters.http.p.url=ftp://h/?key=s3cret",
+    ];
+    for set in sets {
+        let error = from_sets(&[set]).unwrap_err();
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+    let file = from_file("meters: {redfish: {password: s3cret}}").unwrap_err();
+    assert_eq!(file, "config.yaml:1: unknown key 'meters.redfish.password'; did you mean 'password_file'?");
+    let loaded = from_env(&[("WATTRIBUTE_REDFISH_PASSWORD", " s3cret \n")]).unwrap().config;
+    assert_eq!(loaded.meters.redfish.password, Some(Secret(" s3cret ".into())));
+    assert!(!format!("{loaded:?}").contains("s3cret"));
 }
 
 #[test]

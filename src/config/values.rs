@@ -161,6 +161,59 @@ pub(super) fn endpoint(text: &str, exact: bool) -> Result<String, String> {
     Ok(text.into())
 }
 
+/// A URL of scheme http or https with a host, as it was written; nothing where nothing is written.
+pub(super) fn web(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if user_info(text) {
+        // Not repeated: it holds a password.
+        return Err("a user name in the URL is not sent; use username and password_file".into());
+    }
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    if !known || !is_url(text) || text.contains('#') {
+        // Queries may hold keys.
+        return Err(expected("a URL such as https://host", text.split('?').next().unwrap_or_default()));
+    }
+    Ok(Some(text.into()))
+}
+
+/// The same without a path: `https://bmc`.
+pub(super) fn base(text: &str) -> Result<Option<String>, String> {
+    let url = web(text)?;
+    let rest = text.split_once("://").and_then(|(_, rest)| rest.trim_end_matches('/').split_once(['/', '?']));
+    match rest {
+        Some(_) => Err("expected a URL without a path such as https://bmc; /redfish/v1 is appended to it".into()),
+        None => Ok(url.map(|url| url.trim_end_matches('/').into())),
+    }
+}
+
+/// A JSON pointer (RFC 6901), or nothing.
+pub(super) fn pointer(text: &str) -> Result<String, String> {
+    let escaped = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    if text.is_empty() || (text.starts_with('/') && escaped) {
+        return Ok(text.into());
+    }
+    Err(expected("a JSON pointer such as /StatusSNS/ENERGY/Power", text))
+}
+
+/// A SHA-256 in hexadecimal digits, with or without colons; nothing where nothing is written.
+pub(super) fn fingerprint(text: &str) -> Result<Option<[u8; 32]>, String> {
+    let digits: Vec<u32> = text.chars().filter(|c| *c != ':').filter_map(|c| c.to_digit(16)).collect();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mut bytes = [0; 32];
+    if digits.len() != 64 || digits.len() + text.matches(':').count() != text.chars().count() {
+        return Err(expected("the SHA-256 of a certificate, 64 hexadecimal digits", text));
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = pair.iter().fold(0, |sum, digit| sum << 4 | u8::try_from(*digit).unwrap_or(0));
+    }
+    Ok(Some(bytes))
+}
+
 /// Whether both the WHATWG reading (which knows ports) and that of the HTTP client (which takes no spaces,
 /// backslashes or other repairs) accept it, with a host.
 fn is_url(text: &str) -> bool {

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_saphyr::{DuplicateKeyPolicy, Error, Options, Spanned};
 
 use super::Config;
-use super::advice::{is_no_value, join, unknown};
+use super::advice::{is_no_value, join, unknown, unknown_field};
 use super::keys::{Key, find, is_section};
 use super::load::ConfigError;
 use super::values::{quote, shorten};
@@ -199,6 +199,7 @@ impl Walk<'_> {
             return (key.set)(self.config, &text).map_err(|wrong| Wrong { line, problem: format!("{path}: {wrong}") });
         }
         let (entries, set_entry) = match (node.value, key.set_entry) {
+            (Node::Map(records), _) if !key.fields.is_empty() => return self.records(key, records),
             (Node::Map(entries), Some(set_entry)) => (entries, set_entry),
             (Node::Map(_), None) => return Err(shape(line, path, key.form, "keys below it")),
             _ => return Err(shape(line, path, key.form, "a list")),
@@ -209,6 +210,29 @@ impl Walk<'_> {
             let text = self.scalar(&node).ok_or_else(|| shape(line, &path, "one value", "a list or keys"))?;
             let set = set_entry(self.config, &name.value, &text);
             set.map_err(|wrong| Wrong { line, problem: format!("{path}: {wrong}") })?;
+        }
+        Ok(())
+    }
+
+    /// Named records, whose fields the key knows.
+    fn records(&mut self, key: &Key, records: Vec<(Spanned<String>, Spanned<Node>)>) -> Result<(), Wrong> {
+        once(key.path, &records)?;
+        for (record, node) in records {
+            let (line, path) = (record.referenced.line(), join(key.path, &shorten(&record.value)));
+            let Node::Map(fields) = node.value else {
+                return Err(Wrong { line, problem: unknown_field(key, &record.value, "") });
+            };
+            once(&path, &fields)?;
+            for (name, node) in fields {
+                let line = name.referenced.line();
+                let wrong = |problem| Wrong { line, problem };
+                let field = key.fields.iter().find(|known| known.name == name.value);
+                let field = field.ok_or_else(|| wrong(unknown_field(key, &record.value, &name.value)))?;
+                let path = join(&path, field.name);
+                let text = self.scalar(&node).ok_or_else(|| shape(line, &path, "one value", "a list or keys"))?;
+                let set = (field.set)(self.config, &record.value, &text);
+                set.map_err(|problem| wrong(format!("{path}: {problem}")))?;
+            }
         }
         Ok(())
     }

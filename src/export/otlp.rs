@@ -31,16 +31,15 @@ mod own;
 mod request;
 mod retry;
 mod series;
-mod tls;
 mod transport;
 mod tree;
 mod zones;
 
+pub use crate::host::tls::TlsError;
 pub use attributes::NodeResource;
 pub use own::{OwnError, OwnExporter};
 pub use request::Encoder;
 pub use retry::Jitter;
-pub use tls::TlsError;
 pub use transport::Error;
 
 use link::Link;

@@ -177,11 +177,7 @@ impl MeterSet {
     }
 
     /// Takes in what the ledger made of the readings of this tick: the energy of each zone since its start.
-    pub fn learn<'a>(
-        &mut self,
-        now: Timestamp,
-        books: &(impl Iterator<Item = (&'a str, State, Microjoules)> + Clone),
-    ) {
+    pub fn learn<'a>(&mut self, now: Timestamp, books: &(impl Iterator<Item = (&'a str, State, Microjoules)> + Clone)) {
         let mut changed = false;
         for (id, state, _) in books.clone() {
             if self.checks.freeze(id, state == State::Stale) && state == State::Stale {

@@ -12,9 +12,9 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 
 use super::retry::Verdict;
-use super::tls::{self, TlsError};
 use super::{grpc, http as plain, own};
-use crate::config::{self, Protocol};
+use crate::config::{self, Protocol, Trust};
+use crate::host::tls::{self, TlsError};
 
 /// How we introduce ourselves.
 pub const USER_AGENT: &str = concat!("wattribute/", env!("CARGO_PKG_VERSION"));
@@ -162,7 +162,10 @@ pub fn connector(
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(Duration::from_secs(60)));
     tcp.set_connect_timeout(Some(settings.timeout));
-    Ok(HttpsConnector::from((tcp, tls::client(&settings.tls, target.secure, alpn)?)))
+    let config::Tls { ca_file, cert_file, key_file, insecure_skip_verify } = settings.tls.clone();
+    let trust = Trust { ca_file, fingerprint: None, insecure_skip_verify };
+    let identity = [cert_file.as_deref(), key_file.as_deref()];
+    Ok(HttpsConnector::from((tcp, tls::client(&trust, identity, target.secure, alpn)?)))
 }
 
 fn headers(settings: &config::Otlp) -> Result<HeaderMap, Error> {

@@ -1,4 +1,4 @@
-//! Transport security: which authorities are trusted, and who we say we are.
+//! Transport security for everything that connects: which servers are trusted, and who we say we are.
 //!
 //! ring is named as the provider in each configuration, so nothing depends on a default of the process. PEM files are
 //! read again whenever the client is built anew, which is after every failure to connect: renewed certificates need no
@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring::cipher_suite;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, hash, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::config;
+use crate::config::Trust;
 
 /// What is wrong with the settings.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +49,7 @@ pub enum TlsError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    crate::host::read_file(path, 4 << 20).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    super::read_file(path, 4 << 20).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -55,21 +58,28 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     found.ok().filter(|found| !found.is_empty()).ok_or_else(wrong)
 }
 
-/// A client's configuration. `secure`: whether the endpoint is `https`; else nothing is read. `alpn`: protocols offered.
+/// A client's configuration. `identity`: the files of our certificate and its key. `secure`: whether the endpoint is
+/// `https`; else nothing is read. `alpn`: protocols offered.
 ///
 /// # Errors
 /// When a file cannot be read or used, or no authority is known.
-pub fn client(settings: &config::Tls, secure: bool, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+pub fn client(
+    trust: &Trust,
+    identity: [Option<&Path>; 2],
+    secure: bool,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let builder = if settings.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+    let builder = if trust.fingerprint.is_some() || trust.insecure_skip_verify {
+        let known = Known { provider, fingerprint: trust.fingerprint };
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(known))
     } else {
-        builder.with_root_certificates(authorities(settings, secure)?)
+        builder.with_root_certificates(authorities(trust, secure)?)
     };
-    let mut config = match (&settings.cert_file, &settings.key_file) {
+    let mut config = match identity.into() {
         (Some(cert), Some(key)) if secure => {
-            let wrong = || TlsError::Pem { path: key.clone(), what: "private key" };
+            let wrong = || TlsError::Pem { path: key.to_owned(), what: "private key" };
             let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| wrong())?;
             builder.with_client_auth_cert(certificates(cert)?, private)?
         }
@@ -80,12 +90,12 @@ pub fn client(settings: &config::Tls, secure: bool, alpn: &[&[u8]]) -> Result<Cl
     Ok(config)
 }
 
-fn authorities(settings: &config::Tls, secure: bool) -> Result<RootCertStore, TlsError> {
+fn authorities(trust: &Trust, secure: bool) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     if !secure {
         return Ok(roots);
     }
-    if let Some(path) = &settings.ca_file {
+    if let Some(path) = &trust.ca_file {
         for certificate in certificates(path)? {
             roots.add(certificate)?;
         }
@@ -95,19 +105,42 @@ fn authorities(settings: &config::Tls, secure: bool) -> Result<RootCertStore, Tl
     if roots.is_empty() { Err(TlsError::NoAuthorities) } else { Ok(roots) }
 }
 
-/// Trusts any certificate (`insecure_skip_verify`); signatures are still checked.
+/// Trusts one certificate, or any (`insecure_skip_verify`); signatures are still checked, so whoever shows it has its key.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct Known {
+    provider: Arc<CryptoProvider>,
+    fingerprint: Option<[u8; 32]>,
+}
 
-impl ServerCertVerifier for Anyone {
+impl Known {
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
+    }
+}
+
+/// The SHA-256 of a certificate, by the hash of a cipher suite that has it.
+fn sha256(certificate: &CertificateDer<'_>) -> Option<hash::Output> {
+    let suite = cipher_suite::TLS13_AES_128_GCM_SHA256.tls13()?;
+    Some(suite.common.hash_provider.hash(certificate))
+}
+
+impl ServerCertVerifier for Known {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(wanted) = self.fingerprint else { return Ok(ServerCertVerified::assertion()) };
+        let found = sha256(certificate);
+        let found = found.as_ref().map(AsRef::as_ref).unwrap_or_default();
+        if found != wanted {
+            let found: Vec<String> = found.iter().map(|byte| format!("{byte:02X}")).collect();
+            let text = format!("the server shows a certificate with the fingerprint {}, not the one", found.join(":"));
+            return Err(rustls::Error::General(text + " that is configured"));
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -117,7 +150,7 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -126,10 +159,10 @@ impl ServerCertVerifier for Anyone {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.algorithms().supported_schemes()
     }
 }

@@ -1,0 +1,169 @@
+//! One exchange with a server: connect, shake hands, send, read, in words that say which of these failed.
+//!
+//! HTTP/1.1 by hyper over tokio's TCP, and rustls where the URL is https. A connection that was kept may have been
+//! closed by the server meanwhile without our seeing it, so an exchange that fails on one is tried once more on a new
+//! one. Authorities are read again for each connection: a renewed certificate needs no restart.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+
+use super::{Answer, BODY_MAX, Failure, Request};
+use crate::config::Trust;
+use crate::host::tls;
+
+/// A connection that can carry another request.
+pub struct Connection(SendRequest<Full<Bytes>>);
+
+/// Sends a request and reads the answer; gives the connection back where it can be used again.
+pub async fn exchange(
+    uri: &Uri,
+    trust: &Trust,
+    kept: Option<Connection>,
+    request: &Request,
+) -> Result<(Answer, Option<Connection>), Failure> {
+    // Lets the task of a kept connection see that the server has closed it.
+    tokio::task::yield_now().await;
+    if let Some(connection) = kept.filter(|kept| kept.0.is_ready()) {
+        match carry(connection, uri, request).await {
+            Err(Failure::Reset) if request.method != Method::POST => {}
+            other => return other,
+        }
+    }
+    carry(connect(uri, trust).await?, uri, request).await
+}
+
+async fn connect(uri: &Uri, trust: &Trust) -> Result<Connection, Failure> {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let addresses = tokio::net::lookup_host((host, port)).await;
+    let addresses: Vec<_> = addresses.map_err(|error| Failure::Name(error.to_string()))?.collect();
+    let mut stream = Err(Failure::Name("it has no address".into()));
+    for address in addresses {
+        stream = TcpStream::connect(address).await.map_err(|error| of_io(&error));
+        if stream.is_ok() {
+            break;
+        }
+    }
+    let stream = stream?;
+    let _ = stream.set_nodelay(true);
+    if !secure {
+        return begin(TokioIo::new(stream)).await;
+    }
+    let config = tls::client(trust, [None, None], true, &[b"http/1.1"]);
+    let config = config.map_err(|error| Failure::Tls(error.to_string()))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| Failure::Name(error.to_string()))?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, stream).await.map_err(|error| of_handshake(&error))?;
+    begin(TokioIo::new(stream)).await
+}
+
+async fn begin<T>(io: T) -> Result<Connection, Failure>
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(io).await.map_err(|error| of_hyper(&error))?;
+    // It ends with the connection; how is seen by who sends on it.
+    drop(tokio::spawn(connection));
+    Ok(Connection(sender))
+}
+
+async fn carry(
+    mut connection: Connection,
+    uri: &Uri,
+    request: &Request,
+) -> Result<(Answer, Option<Connection>), Failure> {
+    let mut message = http::Request::new(Full::new(request.body.clone()));
+    *message.method_mut() = request.method.clone();
+    let path = request.path.parse::<Uri>();
+    *message.uri_mut() = path.map_err(|_| Failure::Other("its address is no path".into()))?;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let authority = authority.rsplit('@').next().unwrap_or_default();
+    let headers = message.headers_mut();
+    headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|error| Failure::Other(error.to_string()))?);
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("wattribute/", env!("CARGO_PKG_VERSION"))));
+    headers.extend(request.headers.clone());
+    let response = connection.0.send_request(message).await.map_err(|error| of_hyper(&error))?;
+    let (parts, body) = response.into_parts();
+    let announced =
+        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| parts.headers.contains_key(name));
+    let body = read(body, announced).await?;
+    let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body };
+    // Ready once more only if the server keeps it open.
+    let kept = connection.0.ready().await.is_ok().then_some(connection);
+    Ok((answer, kept))
+}
+
+/// Reads a body. One whose length was not announced ends with the connection, and small servers hang up there without
+/// the farewell that TLS asks for: that is the end all the same, and a document that was cut shows it by itself.
+async fn read(mut body: Incoming, announced: bool) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Err(error) if !announced && hung_up(&error) => break,
+            Err(error) => return Err(of_hyper(&error)),
+        }
+        if bytes.len() > BODY_MAX {
+            return Err(Failure::TooLarge);
+        }
+    }
+    Ok(bytes)
+}
+
+fn cause(error: &hyper::Error) -> Option<&io::Error> {
+    error.source().and_then(|cause| cause.downcast_ref())
+}
+
+fn hung_up(error: &hyper::Error) -> bool {
+    cause(error).is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+fn of_hyper(error: &hyper::Error) -> Failure {
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        return Failure::Reset;
+    }
+    match cause(error) {
+        Some(cause) => of_io(cause),
+        None if error.is_parse() => Failure::Other(format!("the answer is no HTTP/1.1 ({error})")),
+        None => Failure::Other(error.to_string()),
+    }
+}
+
+fn of_io(error: &io::Error) -> Failure {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        ConnectionRefused => Failure::Refused,
+        ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => Failure::Reset,
+        _ => Failure::Other(error.to_string()),
+    }
+}
+
+/// What went wrong before the connection was secure.
+fn of_handshake(error: &io::Error) -> Failure {
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return of_io(error);
+    };
+    let advice = match inner {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            "; name the authority's certificate as ca_file, or pin this one by its fingerprint"
+        }
+        rustls::Error::InvalidCertificate(_) => "; if it is the right server, pin its certificate by its fingerprint",
+        rustls::Error::InvalidMessage(_) => "; does it speak https on this port?",
+        rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_) => "; at least TLS 1.2 is needed",
+        _ => "",
+    };
+    Failure::Tls(format!("TLS: {inner}{advice}"))
+}
