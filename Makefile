@@ -6,10 +6,10 @@ FUZZ_SECONDS ?= 20
 # Where cargo puts the release binary, also when the environment has moved the target directory out of the clone.
 export WATTRIBUTE_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/wattribute
 
-.PHONY: help build test lint e2e bench fuzz metrics ci
+.PHONY: help build test lint e2e e2e-guest bench fuzz metrics ci
 
 help: ## list the tasks
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 11
 
 build: ## the release binary
 	$(CARGO) build --release --locked
@@ -24,6 +24,9 @@ lint: ## format and clippy, warnings are errors
 e2e: build ## the release binary against the real OpenTelemetry Collector (TESTS=name … for some of them)
 	e2e/collector/build.sh >/dev/null
 	$(PYTHON) e2e/run.py $(TESTS)
+
+e2e-guest: build ## the release binary in a guest with real powercap zones, /dev/ipmi0 and an ACPI power meter
+	$(PYTHON) e2e/guest/run.py
 
 bench: ## cost of a tick
 	benches/run.sh

@@ -43,7 +43,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent for `host`, whose first step at `now` will be the baseline.
+    /// An agent for `host`, which it looks over for meters at `now`. The first step will be the baseline: take its time
+    /// after this, for looking takes a while.
     #[must_use]
     pub fn new(host: Host, config: Config, now: Timestamp) -> Self {
         let mut activity = Activity::new(&host, config.processes.export);
@@ -51,10 +52,12 @@ impl Agent {
         if config.processes.export != ProcessExport::Off {
             activity.reserve(&host, &mut table);
         }
+        let mut meters = MeterSet::new();
+        meters.look(&host, &config, now);
         Self {
             host,
             config,
-            meters: MeterSet::new(),
+            meters,
             activity,
             ledger: Ledger::default(),
             table,
@@ -114,6 +117,9 @@ impl Agent {
 
     /// One tick. The first is the baseline, from which everything counts.
     pub fn step(&mut self, now: Timestamp) {
+        if self.tick == 0 {
+            (self.baseline, self.before) = (now, now);
+        }
         self.forget_ended();
         let passed = self.before.boot.saturating_sub(self.baseline.boot);
         let moment = Moment { now, before: self.before, tick: self.tick, passed };

@@ -14,7 +14,7 @@ use crate::attribute::rest::Rest;
 use crate::clock::Timestamp;
 use crate::config::Attribution;
 use crate::meter::graph::stands_for_the_machine;
-use crate::meter::{Domain, Reading, Role, State, Value, Why, Zone};
+use crate::meter::{Claim, Domain, Reading, Role, State, Value, Why, Zone};
 use crate::unit::Microjoules;
 use crate::workload::table::Table;
 
@@ -50,6 +50,8 @@ impl Ledger {
         }
         // Only the rest of the machine is reckoned from several zones at once.
         let traced = readings.clone().any(|(zone, _)| zone.whole);
+        let node = |zone: &Zone| zone.role == Role::Primary && matches!(zone.claim(), Claim::Node | Claim::Supply);
+        let by_the_whole = readings.clone().any(|(zone, _)| node(zone));
         for (zone, reading) in readings {
             let index = self.account(zone, now);
             let account = &mut self.accounts[index];
@@ -65,6 +67,10 @@ impl Ledger {
         }
         let absent = |account: &&mut Account| !account.offered && account.zone.id != rest::ZONE;
         for account in self.accounts.iter_mut().filter(absent) {
+            if by_the_whole && account.zone.role == Role::Primary && !node(&account.zone) {
+                // What is booked by the meter of the whole machine is not booked by a part that comes back.
+                account.rebase();
+            }
             let gone = Reading { at: now, value: Value::Missing(Why::Gone) };
             settle(account, &mut self.stack, gone, usage, table, policy);
         }

@@ -34,6 +34,8 @@ pub struct Rest {
     zone: Option<Arc<Zone>>,
     /// The instant up to which it is booked, and which zones it was reckoned from.
     from: Option<(Timestamp, u64)>,
+    /// Whether there has been a first reading.
+    began: bool,
     total: Microjoules,
     owed: Microjoules,
 }
@@ -80,7 +82,9 @@ impl Rest {
         let Some((from, before)) = self.from else {
             if all_known(accounts, end) {
                 self.from = Some((end, parts));
-                return Some(Step::new(zone, end, Value::Ticks(self.total.0)));
+                // What was between the last time that it was known and now is not.
+                let broken = std::mem::replace(&mut self.began, true);
+                return Some(Step { broken, ..Step::new(zone, end, Value::Ticks(self.total.0)) });
             }
             return Some(pending);
         };

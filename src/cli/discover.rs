@@ -24,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A machine whose roots cannot be opened.
 pub fn discover(config: Config, json: bool) -> anyhow::Result<()> {
     let host = live(&config)?;
+    let mut agent = Agent::new(host, config, clock::now());
     let start = clock::now();
-    let mut agent = Agent::new(host, config, start);
     agent.step(start);
     // Twice, so that powers and what was refused can be shown; and until those that are asked elsewhere have answered.
     loop {

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::export::json::Report;
 use crate::export::stdout;
+use crate::telemetry;
 
 /// Runs the command.
 ///
@@ -17,8 +18,8 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let interval = config.interval.0.min(time);
     let named = config.clone();
     let host = live(&config)?;
+    let mut agent = Agent::new(host, config, clock::now());
     let start = clock::now();
-    let mut agent = Agent::new(host, config, start);
     let mut reader = agent.subscribe();
     let mut report = Report::default();
     agent.step(start);
@@ -32,6 +33,9 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
         if let Some(line) = report.tick(&reader.take()).filter(|_| json) {
             print_line(&line)?;
         }
+    }
+    for (name, trouble) in agent.troubles() {
+        telemetry::warn(&format!("{name}: {trouble}"));
     }
     if json { print_line(&report.total(start)) } else { print_line(&stdout::summary(&agent.snapshot(), 50)) }
 }

@@ -27,8 +27,8 @@ pub fn record(config: Config, file: &Path, ticks: u64, command_lines: bool) -> a
     // The boot clock of the baseline is not read by the agent, but a replay needs it.
     let mut buffer = Vec::new();
     let _ = host.read("proc/uptime", &mut buffer);
+    let mut agent = Agent::new(host, config, clock::now());
     let start = clock::now();
-    let mut agent = Agent::new(host, config, start);
     agent.step(start);
     flush(&agent, &mut out)?;
     let mut before = start;

@@ -46,8 +46,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let otlp = settings.enabled.then(|| Otlp::new(settings, &config.processes, &node, Arc::clone(&stats)));
         otlp.transpose().map_err(|error| UsageError(error.to_string()))?
     };
+    let mut agent = Agent::new(host, config.clone(), clock::now());
     let start = clock::now();
-    let mut agent = Agent::new(host, config.clone(), start);
     let pushes = exporter.is_some().then(|| agent.subscribe());
     let (printer, shown) = start_printer(config, &mut agent, start);
     agent.step(start);

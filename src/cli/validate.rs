@@ -109,8 +109,8 @@ fn measured(config: Config, reference: &Reference, time: Duration) -> anyhow::Re
     let interval = config.interval.0.min(time);
     let host = live(&config)?;
     let mut gather = gather(reference);
+    let mut agent = Agent::new(host, config, clock::now());
     let start = clock::now();
-    let mut agent = Agent::new(host, config, start);
     let mut reader = agent.subscribe();
     agent.step(start);
     gather.tick(&reader.take());

@@ -23,16 +23,18 @@ pub struct Known {
     pub refuted: BTreeMap<String, String>,
     /// Meters of the whole machine that have been silent or frozen for long.
     pub silent: BTreeSet<String>,
+    /// Parts have been metered until lately: should none be there, they may come back and book the time themselves.
+    pub parts_expected: bool,
 }
 
 /// The zones with the role of each, and why.
 #[must_use]
 pub fn with_roles(zones: &[Arc<Zone>], known: &Known) -> Vec<Arc<Zone>> {
     let parts: Vec<Option<(Role, String)>> = zones.iter().map(|zone| part(zone, zones, known)).collect();
-    let metered = zones.iter().zip(&parts).any(|(zone, part)| {
-        let enters = part.as_ref().is_some_and(|(role, _)| *role == Role::Primary);
-        enters && zone.quality == Quality::Measured && known.answered.contains(&zone.id)
-    });
+    let enters = |(zone, part): (&Arc<Zone>, &Option<(Role, String)>)| {
+        part.as_ref().is_some_and(|(role, _)| is_metered_part(zone, *role, known))
+    };
+    let metered = known.parts_expected || zones.iter().zip(&parts).any(enters);
     let chosen = choose(zones, known);
     let whole = |zone: &Zone| match &chosen {
         Some(group) if group_of(zone).as_ref() == Some(group) && metered => {
@@ -55,6 +57,17 @@ pub fn with_roles(zones: &[Arc<Zone>], known: &Known) -> Vec<Arc<Zone>> {
         Arc::new(zone)
     };
     zones.iter().zip(parts).map(|(zone, part)| finish(zone, part)).collect()
+}
+
+/// Whether parts of the machine are metered, of zones that have their roles.
+#[must_use]
+pub fn is_metered(zones: &[Arc<Zone>], known: &Known) -> bool {
+    let node = |zone: &Zone| matches!(zone.claim(), Claim::Node | Claim::Supply);
+    zones.iter().any(|zone| !node(zone) && is_metered_part(zone, zone.role, known))
+}
+
+fn is_metered_part(zone: &Zone, role: Role, known: &Known) -> bool {
+    role == Role::Primary && zone.quality == Quality::Measured && known.answered.contains(&zone.id)
 }
 
 /// The role of a zone, if it is not one of those that measure the whole machine and are no one else's duplicate.

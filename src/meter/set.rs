@@ -45,6 +45,8 @@ pub struct MeterSet {
     checks: Checks,
     /// When each zone last answered, in the order of `zones`; and when the meters were last read.
     heard: Vec<Option<Timestamp>>,
+    /// When a part of the machine was last offered that has ever answered.
+    parts_seen: Option<Timestamp>,
     before: Option<Timestamp>,
 }
 
@@ -85,6 +87,7 @@ impl MeterSet {
             known: Known::default(),
             checks: Checks::default(),
             heard: Vec::new(),
+            parts_seen: None,
             before: None,
         }
     }
@@ -96,8 +99,8 @@ impl MeterSet {
         self.looked = None;
     }
 
-    /// Looks for meters if it is due or something changed, and reads them all.
-    pub fn sample(&mut self, host: &Host, config: &Config, now: Timestamp) {
+    /// Looks for meters if it is due or something changed.
+    pub fn look(&mut self, host: &Host, config: &Config, now: Timestamp) {
         let fingerprint = METERS.iter().fold(0_u64, |sum, meter| sum.rotate_left(7) ^ (meter.fingerprint)(host));
         let due = self.looked.is_none_or(|looked| now.boot.saturating_sub(looked.boot) >= REDISCOVER);
         if due || fingerprint != self.fingerprint {
@@ -105,6 +108,11 @@ impl MeterSet {
             self.fingerprint = fingerprint;
             self.looked = Some(now);
         }
+    }
+
+    /// Looks for meters if it is due or something changed, and reads them all.
+    pub fn sample(&mut self, host: &Host, config: &Config, now: Timestamp) {
+        self.look(host, config, now);
         let mut changed = false;
         for (_, meter) in &mut self.meters {
             changed |= meter.refresh(host, now);
@@ -119,6 +127,7 @@ impl MeterSet {
             start = end;
         }
         self.listen(now);
+        self.wait_for_parts(now);
         self.stand_in(now);
         self.choose(now);
         self.before = Some(now);
@@ -149,6 +158,19 @@ impl MeterSet {
         }
         changed |= self.checks.at_once(&self.zones, &self.readings, &mut self.known);
         if changed {
+            self.assign_roles();
+        }
+    }
+
+    /// Parts that have vanished may come back and book the time themselves: the meter of the whole machine takes their
+    /// place only after a while.
+    fn wait_for_parts(&mut self, now: Timestamp) {
+        if graph::is_metered(&self.zones, &self.known) {
+            self.parts_seen = Some(now);
+        }
+        let expected = self.parts_seen.is_some_and(|seen| now.boot.saturating_sub(seen.boot) < BLIND);
+        if expected != self.known.parts_expected {
+            self.known.parts_expected = expected;
             self.assign_roles();
         }
     }
