@@ -133,7 +133,7 @@ impl Account {
 
     /// The reading, unless the sensor is frozen.
     pub fn watched(&mut self, reading: Reading, usage: &Usage) -> Reading {
-        let frozen = self.frozen.watch(&self.zone, reading.value, usage.busy, usage.capacity);
+        let frozen = self.frozen.watch(&self.zone, reading, usage.busy, usage.capacity);
         if frozen { Reading { value: Value::Missing(Why::Stale), ..reading } } else { reading }
     }
 
