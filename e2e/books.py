@@ -164,8 +164,14 @@ class Received:
         """The books as a receiver can check them, knowing nothing but the points: nothing lost, nothing twice."""
         meters = [each for name in ("hw.energy", "hw.host.energy") for each in self.of(name)]
         require(meters, "the Collector received no meter")
+        booked_zones = {each.attributes["hw.id"] for each in self.of("wattribute.node.energy")}
         for meter in meters:
             zone = meter.attributes["hw.id"]
+            if meter.metric == "hw.host.energy" and zone not in booked_zones:
+                # A meter of the whole machine beside those of its parts: with the rest they are what it measured.
+                parts = sum(each.microjoules for each in self.of("hw.energy"))
+                _equal(f"at the receiver: {zone}, and the parts with the rest", meter.microjoules, parts)
+                continue
             workloads = [each for each in self.series if WORKLOAD_METRIC.match(each.metric)
                          and each.attributes["hw.id"] == zone
                          and each.attributes["wattribute.energy.state"] == "active"
@@ -179,7 +185,10 @@ class Received:
 def check_delivery(books, received):
     """What the receiver holds is what the total line says, for every zone and every workload, in its own Resource."""
     zones = books.primary()
-    metered = {each.attributes["hw.id"] for name in ("hw.energy", "hw.host.energy") for each in received.of(name)}
+    ids = {name: {each.attributes["hw.id"] for each in received.of(name)}
+           for name in ("hw.energy", "hw.host.energy", "wattribute.node.energy")}
+    # A meter of the whole machine is booked only where there is no part: else it is a reference.
+    metered = ids["hw.energy"] | ids["hw.host.energy"] & ids["wattribute.node.energy"]
     require(metered == set(zones), f"zones booked and received differ: {sorted(zones)} and {sorted(metered)}")
     for name, zone in zones.items():
         pairs = {
