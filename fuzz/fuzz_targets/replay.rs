@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use wattribute::cli::replay;
-use wattribute::config::Config;
+use wattribute::config::{Config, Sources};
 use wattribute::export::stdout;
 use wattribute::host::script::{Item, Script};
 
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let mut lines = Vec::new();
-    let Ok(replayed) = replay::run(bytes, Config::default(), |line| lines.push(line)) else { return };
+    let Ok(replayed) = replay::run(bytes, config(bytes), |line| lines.push(line)) else { return };
     let shown = stdout::summary(&replayed.agent.snapshot(), 50);
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?} is not safe to show");
     lines.push(replayed.total);
@@ -31,6 +31,15 @@ fuzz_target!(|bytes: &[u8]| {
         balance(&value, &mut sums);
     }
 });
+
+/// The meters that the file's `# set meters.…` lines name, if they are right.
+fn config(bytes: &[u8]) -> Config {
+    let text = String::from_utf8_lossy(bytes);
+    let sets = text.lines().filter_map(|line| line.strip_prefix("# set ")).filter(|set| set.starts_with("meters."));
+    let sets: Vec<String> = sets.map(str::to_owned).collect();
+    let env: [(String, String); 0] = [];
+    Config::load(Sources { file: None, env, sets: &sets }).map(|loaded| loaded.config).unwrap_or_default()
+}
 
 /// How many ticks the file has; nothing if it is no machine.
 fn ticks(bytes: &[u8]) -> Option<usize> {
