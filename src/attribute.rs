@@ -13,7 +13,7 @@ use crate::attribute::account::{Account, Verdict};
 use crate::attribute::rest::Rest;
 use crate::clock::Timestamp;
 use crate::config::Attribution;
-use crate::meter::graph::stands_for_the_machine;
+use crate::meter::graph::{are_twins, stands_for_the_machine};
 use crate::meter::{Claim, Domain, Reading, Role, State, Value, Why, Zone};
 use crate::unit::Microjoules;
 use crate::workload::table::Table;
@@ -31,6 +31,8 @@ pub struct Ledger {
     accounts: Vec<Account>,
     stack: Vec<(usize, Microjoules)>,
     rest: Rest,
+    /// The tick before.
+    before: Timestamp,
 }
 
 impl Ledger {
@@ -52,14 +54,17 @@ impl Ledger {
         let traced = readings.clone().any(|(zone, _)| zone.whole);
         let node = |zone: &Zone| zone.role == Role::Primary && matches!(zone.claim(), Claim::Node | Claim::Supply);
         let by_the_whole = readings.clone().any(|(zone, _)| node(zone));
-        for (zone, reading) in readings {
+        for (zone, reading) in readings.clone() {
             let index = self.account(zone, now);
             let account = &mut self.accounts[index];
             account.offered = true;
             account.keep_trace(traced);
             let moved = account.zone.path != zone.path && (account.zone.ambiguous || zone.ambiguous);
-            // An equal name elsewhere may be another counter; and what the estimator booked is not booked again.
-            if moved || (estimating && stands_for_the_machine(zone)) {
+            let enters = account.zone.role != Role::Primary && zone.role == Role::Primary;
+            // An equal name elsewhere may be another counter; and what the estimator, or whoever was in the sum before,
+            // has booked is not booked again.
+            let booked = enters && account.last_reading().is_some_and(|last| last.boot < self.before.boot);
+            if moved || booked || (estimating && stands_for_the_machine(zone)) {
                 account.rebase();
             }
             account.zone = Arc::clone(zone);
@@ -67,14 +72,16 @@ impl Ledger {
         }
         let absent = |account: &&mut Account| !account.offered && account.zone.id != rest::ZONE;
         for account in self.accounts.iter_mut().filter(absent) {
-            if by_the_whole && account.zone.role == Role::Primary && !node(&account.zone) {
-                // What is booked by the meter of the whole machine is not booked by a part that comes back.
+            // What another zone books meanwhile is not booked again by one that comes back.
+            let twin = || readings.clone().any(|(zone, _)| zone.role == Role::Primary && are_twins(zone, &account.zone));
+            if account.zone.role == Role::Primary && (by_the_whole && !node(&account.zone) || twin()) {
                 account.rebase();
             }
             let gone = Reading { at: now, value: Value::Missing(Why::Gone) };
             settle(account, &mut self.stack, gone, usage, table, policy);
         }
         self.book_rest(now, usage, table, policy);
+        self.before = now;
     }
 
     /// Books what the meter of the whole machine shows beyond the parts.

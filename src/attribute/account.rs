@@ -167,6 +167,12 @@ impl Account {
         }
     }
 
+    /// When the reading was taken that the next one counts from.
+    #[must_use]
+    pub fn last_reading(&self) -> Option<Timestamp> {
+        self.last.map(|(at, _)| at)
+    }
+
     /// Whether there is a reading to count from.
     #[must_use]
     pub fn has_baseline(&self) -> bool {

@@ -179,7 +179,8 @@ fn rank(zone: &Zone) -> Option<(u8, &str)> {
 }
 
 /// Whether two zones of different sources measure the same joules.
-fn are_twins(one: &Zone, two: &Zone) -> bool {
+#[must_use]
+pub fn are_twins(one: &Zone, two: &Zone) -> bool {
     let (Some(first), Some(second)) = (rank(one), rank(two)) else { return false };
     if first == second || one.domain != two.domain {
         return false;
