@@ -133,7 +133,7 @@ impl Agent {
         let readings = self.meters.readings();
         let estimating = self.meters.is_estimating();
         let (usage, policy) = (self.activity.usage(), &self.config.attribution);
-        self.ledger.book(now, readings, usage, &self.table, policy, estimating);
+        self.ledger.book(now, &readings, usage, &self.table, policy, estimating);
         let books = self.ledger.accounts().iter();
         let books = books.map(|account| (account.zone.id.as_str(), account.book.state, account.book.total.measured));
         self.meters.learn(now, &books);

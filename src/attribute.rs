@@ -41,7 +41,7 @@ impl Ledger {
     pub fn book<'a>(
         &mut self,
         now: Timestamp,
-        readings: impl Iterator<Item = (&'a Arc<Zone>, Reading)> + Clone,
+        readings: &(impl Iterator<Item = (&'a Arc<Zone>, Reading)> + Clone),
         usage: &Usage,
         table: &Table,
         policy: &Attribution,
@@ -73,7 +73,8 @@ impl Ledger {
         let absent = |account: &&mut Account| !account.offered && account.zone.id != rest::ZONE;
         for account in self.accounts.iter_mut().filter(absent) {
             // What another zone books meanwhile is not booked again by one that comes back.
-            let twin = || readings.clone().any(|(zone, _)| zone.role == Role::Primary && are_twins(zone, &account.zone));
+            let twin =
+                || readings.clone().any(|(zone, _)| zone.role == Role::Primary && are_twins(zone, &account.zone));
             if account.zone.role == Role::Primary && (by_the_whole && !node(&account.zone) || twin()) {
                 account.rebase();
             }
