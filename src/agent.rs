@@ -130,10 +130,9 @@ impl Agent {
         for &(row, parent) in &self.moves {
             self.ledger.moved(row, parent);
         }
-        let readings = self.meters.readings();
         let estimating = self.meters.is_estimating();
         let (usage, policy) = (self.activity.usage(), &self.config.attribution);
-        self.ledger.book(now, &readings, usage, &self.table, policy, estimating);
+        self.ledger.book(now, &self.meters.readings(), usage, &self.table, policy, estimating);
         let books = self.ledger.accounts().iter();
         let books = books.map(|account| (account.zone.id.as_str(), account.book.state, account.book.total.measured));
         self.meters.learn(now, &books);
