@@ -13,8 +13,8 @@ use crate::attribute::account::{Account, Verdict};
 use crate::attribute::rest::Rest;
 use crate::clock::Timestamp;
 use crate::config::Attribution;
-use crate::meter::graph::{are_twins, stands_for_the_machine};
-use crate::meter::{Claim, Domain, Reading, Role, State, Value, Why, Zone};
+use crate::meter::graph::stands_for_the_machine;
+use crate::meter::{Domain, Quality, Reading, Role, State, Value, Why, Zone};
 use crate::unit::Microjoules;
 use crate::workload::table::Table;
 
@@ -52,15 +52,16 @@ impl Ledger {
         }
         // Only the rest of the machine is reckoned from several zones at once.
         let traced = readings.clone().any(|(zone, _)| zone.whole);
-        let node = |zone: &Zone| zone.role == Role::Primary && matches!(zone.claim(), Claim::Node | Claim::Supply);
-        let by_the_whole = readings.clone().any(|(zone, _)| node(zone));
+        let mut entered = false;
         for (zone, reading) in readings.clone() {
             let index = self.account(zone, now);
             let account = &mut self.accounts[index];
             account.offered = true;
             account.keep_trace(traced);
             let moved = account.zone.path != zone.path && (account.zone.ambiguous || zone.ambiguous);
-            let enters = account.zone.role != Role::Primary && zone.role == Role::Primary;
+            let enters = zone.role == Role::Primary && (account.zone.role != Role::Primary || !account.known);
+            entered |= enters;
+            account.known = true;
             // An equal name elsewhere may be another counter; and what the estimator, or whoever was in the sum before,
             // has booked is not booked again.
             let booked = enters && account.last_reading().is_some_and(|last| last.boot < self.before.boot);
@@ -72,10 +73,8 @@ impl Ledger {
         }
         let absent = |account: &&mut Account| !account.offered && account.zone.id != rest::ZONE;
         for account in self.accounts.iter_mut().filter(absent) {
-            // What another zone books meanwhile is not booked again by one that comes back.
-            let twin =
-                || readings.clone().any(|(zone, _)| zone.role == Role::Primary && are_twins(zone, &account.zone));
-            if account.zone.role == Role::Primary && (by_the_whole && !node(&account.zone) || twin()) {
+            // Somebody else may book the same joules from now on: what comes back begins anew.
+            if entered || account.zone.quality == Quality::Estimated {
                 account.rebase();
             }
             let gone = Reading { at: now, value: Value::Missing(Why::Gone) };
@@ -205,9 +204,9 @@ fn divide(
     let active = energy - idle;
     let late = std::mem::take(&mut account.late.usage);
     let weights = if account.late.is_empty() { usage } else { &late };
-    // What a card used says no CPU clock: until its own activity is known, nobody is charged.
+    // What a card or a drive did says no CPU clock: until their own activity is known, nobody is charged.
     let unattributed = match account.zone.domain {
-        Domain::Gpu => active,
+        Domain::Gpu | Domain::Storage => active,
         _ => account.distribute(stack, active, weights, table),
     };
     account.late.usage = late;

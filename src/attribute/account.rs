@@ -20,6 +20,7 @@ const GAUGE_HORIZON: Duration = Duration::from_secs(300);
 
 /// The books of one zone.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each says another thing of the zone
 pub struct Account {
     /// The zone as it is offered now.
     pub zone: Arc<Zone>,
@@ -34,6 +35,8 @@ pub struct Account {
     /// The activity since the last accepted reading, where that was before the last tick.
     pub late: Late,
     phase: Vec<u32>,
+    /// Whether the zone has been offered before.
+    pub known: bool,
     /// What it had measured when, for what is reckoned from several zones.
     pub curve: Curve,
     traced: bool,
@@ -85,6 +88,7 @@ impl Account {
             exited: Vec::new(),
             late: Late::default(),
             phase: Vec::new(),
+            known: false,
             curve: Curve::default(),
             traced: false,
             frozen: Frozen::default(),
@@ -220,6 +224,9 @@ impl Account {
         }
         let Some((then, before)) = self.last else {
             self.last = Some((reading.at, reading.value));
+            if let Value::Power(power) = reading.value {
+                self.book.power = power;
+            }
             if std::mem::take(&mut self.lost) {
                 self.book.refused.gap += 1;
                 return Verdict::Baseline(State::Gap);

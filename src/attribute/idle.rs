@@ -10,7 +10,7 @@ use crate::meter::{Domain, Zone};
 use crate::unit::{CpuTime, Microjoules, Microwatts};
 
 /// The idle part of `energy`, measured by `zone` over `covers` while the CPUs were `busy` of `capacity`. How busy the
-/// CPUs are says nothing about a card: without watts of its own nothing of it is called idle.
+/// CPUs are says nothing about a card or a drive: without watts of its own nothing of it is called idle.
 #[must_use]
 pub fn energy(
     policy: &Idle,
@@ -26,7 +26,7 @@ pub fn energy(
             let watts = zones.get(&zone.id).copied().unwrap_or_default();
             Microwatts::from_watts(watts).over(covers).min(energy)
         }
-        _ if zone.domain == Domain::Gpu => Microjoules::ZERO,
+        _ if matches!(zone.domain, Domain::Gpu | Domain::Storage) => Microjoules::ZERO,
         Idle::Watts(_) | Idle::Ratio => ratio(energy, busy, capacity),
     }
 }

@@ -235,7 +235,7 @@ fn of_total(book: &ZoneBook) -> ZoneLine<'_> {
     let booked = total.idle + total.attributed + total.unattributed;
     let mut line = zone_line(book, total);
     line.why = Some(&book.zone.why);
-    if booked > Microjoules::ZERO {
+    if booked > Microjoules::ZERO || book.zone.role == Role::Primary {
         line.measured_uj = Some(booked.0);
         line.idle_uj = Some(total.idle.0);
         line.attributed_uj = Some(total.attributed.0);

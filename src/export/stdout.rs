@@ -139,13 +139,13 @@ fn headline(snapshot: &Snapshot) -> String {
 /// Joules since the baseline.
 fn totals(snapshot: &Snapshot, time: Duration) -> String {
     let sum = |part: fn(&crate::export::Totals) -> Microjoules| -> f64 {
-        let primary = snapshot.zones.iter().filter(|book| book.zone.role == Role::Primary);
-        primary.map(|book| part(&book.total)).sum::<Microjoules>().joules()
+        // Also of those that were primary for a while.
+        snapshot.zones.iter().map(|book| part(&book.total)).sum::<Microjoules>().joules()
     };
     format!(
         "{}{:.3} J in {:.1} s = idle {:.3} + attributed {:.3} + unattributed {:.3}{}",
         estimated(snapshot),
-        sum(|total| total.measured),
+        sum(|total| total.idle + total.attributed + total.unattributed),
         time.as_secs_f64(),
         sum(|total| total.idle),
         sum(|total| total.attributed),

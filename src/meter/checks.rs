@@ -17,7 +17,7 @@ use crate::unit::Microjoules;
 /// Over how long a container is compared with its parts.
 const WINDOW: Duration = Duration::from_secs(60);
 /// After how long a container that has counted nothing is out.
-const FROZEN: Duration = Duration::from_secs(5);
+const FROZEN: Duration = Duration::from_secs(20);
 /// The least share of its parts that a container must show, in percent.
 const SHARE: u128 = 98;
 /// Below this energy the units of the counters (1 J for some psys) decide, and nothing is said.
@@ -37,6 +37,8 @@ struct Watch {
     container: String,
     parts: Vec<String>,
     since: Option<(Timestamp, Microjoules, Microjoules)>,
+    /// Whether the container's counter has ever stood above 0.
+    moved: bool,
 }
 
 impl Checks {
@@ -47,7 +49,7 @@ impl Checks {
             let same = before.iter().position(|watch| watch.container == container && watch.parts == parts);
             let watch = match same {
                 Some(index) => before.swap_remove(index),
-                None => Watch { container, parts, since: None },
+                None => Watch { container, parts, since: None, moved: false },
             };
             self.watched.push(watch);
         }
@@ -80,8 +82,10 @@ impl Checks {
             }
         };
         let mut found = None;
-        for watch in &self.watched {
-            if count(&watch.container) == Some(0) && watch.parts.iter().any(|part| count(part) > Some(0)) {
+        for watch in &mut self.watched {
+            let stands = count(&watch.container);
+            watch.moved |= stands > Some(0);
+            if stands == Some(0) && !watch.moved && watch.parts.iter().any(|part| count(part) > Some(0)) {
                 found = Some(watch.container.clone());
             }
         }
@@ -99,6 +103,14 @@ impl Checks {
     ) -> bool {
         let mut found = None;
         for watch in &mut self.watched {
+            // Only time in which all of them were read is compared.
+            let read = |id: &String| {
+                books.clone().any(|(known, state, _)| known == id && matches!(state, State::Ok | State::Wrap))
+            };
+            if !read(&watch.container) || !watch.parts.iter().all(read) {
+                watch.since = None;
+                continue;
+            }
             let sum = |ids: &mut dyn Iterator<Item = &String>| -> Microjoules {
                 let of = |id: &String| books.clone().find(|(known, _, _)| known == id).map(|(_, _, total)| total);
                 ids.filter_map(of).sum()
@@ -155,7 +167,7 @@ mod tests {
         assert_eq!(refuted(100, [40, 40]), None);
         assert_eq!(refuted(79, [40, 40]), None, "98 % is enough: sensors differ");
         assert_eq!(refuted(70, [40, 40]), Some(60));
-        assert_eq!(refuted(0, [40, 40]), Some(5), "one that counts nothing is out at once");
+        assert_eq!(refuted(0, [40, 40]), Some(20), "one that counts nothing is out soon");
         assert_eq!(refuted(0, [0, 0]), None, "an idle card proves nothing");
     }
 }

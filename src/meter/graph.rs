@@ -62,8 +62,7 @@ pub fn with_roles(zones: &[Arc<Zone>], known: &Known) -> Vec<Arc<Zone>> {
 /// Whether parts of the machine are metered, of zones that have their roles.
 #[must_use]
 pub fn is_metered(zones: &[Arc<Zone>], known: &Known) -> bool {
-    let node = |zone: &Zone| matches!(zone.claim(), Claim::Node | Claim::Supply);
-    zones.iter().any(|zone| !node(zone) && is_metered_part(zone, zone.role, known))
+    zones.iter().any(|zone| !is_node(zone) && is_metered_part(zone, zone.role, known))
 }
 
 fn is_metered_part(zone: &Zone, role: Role, known: &Known) -> bool {
@@ -97,6 +96,9 @@ fn part(zone: &Zone, all: &[Arc<Zone>], known: &Known) -> Option<(Role, String)>
         Claim::Platform if packages(all) => {
             said(Role::Reference, "the platform contains the packages; some firmware misreports it")
         }
+        Claim::Platform if all.iter().any(|zone| is_node(zone) && answers(zone, known)) => {
+            said(Role::Reference, "the platform, of a machine that is metered as a whole")
+        }
         Claim::Platform => said(Role::Primary, "the platform; there is no package to sum"),
         Claim::Unknown => said(Role::Unclassified, "not known what it contains: never summed"),
         // What stands in for the whole machine and has a parent is that one's sensor seen another way.
@@ -104,6 +106,14 @@ fn part(zone: &Zone, all: &[Arc<Zone>], known: &Known) -> Option<(Role, String)>
             .filter(|same| known.answered.contains(&same.id))
             .map(|same| (Role::Duplicate, format!("the same sensor as {}", same.id))),
     }
+}
+
+fn is_node(zone: &Zone) -> bool {
+    zone.quality == Quality::Measured && matches!(zone.claim(), Claim::Node | Claim::Supply)
+}
+
+fn answers(zone: &Zone, known: &Known) -> bool {
+    known.answered.contains(&zone.id) && !known.silent.contains(&zone.id)
 }
 
 fn describe(zone: &Zone) -> String {
@@ -143,10 +153,7 @@ fn group_of(zone: &Zone) -> Option<String> {
 
 /// The meter of the whole machine: the best of those that answer, else the best.
 fn choose(zones: &[Arc<Zone>], known: &Known) -> Option<String> {
-    let standing = |zone: &Zone| {
-        let silent = known.silent.contains(&zone.id);
-        (!known.answered.contains(&zone.id) || silent, node_rank(zone))
-    };
+    let standing = |zone: &Zone| (!answers(zone, known), node_rank(zone));
     let candidates = zones.iter().filter(|zone| part(zone, zones, known).is_none());
     candidates.min_by_key(|zone| (standing(zone), zone.id.clone())).and_then(|zone| group_of(zone))
 }
@@ -165,15 +172,22 @@ fn node_rank(zone: &Zone) -> u8 {
     }
 }
 
-/// Sources of the same quantity, the best first.
+/// Sources of the same quantity, the best first; among the chips of hwmon those that count before those that guess.
 fn rank(zone: &Zone) -> Option<(u8, &str)> {
-    let control = zone.id.split(':').next().unwrap_or_default();
+    let (control, rest) = zone.id.split_once(':')?;
+    let chip = rest.split('@').next().unwrap_or_default();
     match zone.source {
         "rapl" if control == "rapl" => Some((0, control)),
         "perf" => Some((1, control)),
         "rapl" if is_rapl(control) => Some((2, control)),
-        "hwmon" if zone.claim() != Claim::Inside => Some((3, control)),
-        "cray" => Some((4, control)),
+        "hwmon" if zone.claim() == Claim::Inside => None,
+        "hwmon" => Some(match chip {
+            "amd_energy" => (3, chip),
+            "amd_hsmp_hwmon" => (4, chip),
+            "amdgpu" => (6, chip),
+            _ => (5, chip),
+        }),
+        "cray" => Some((7, control)),
         _ => None,
     }
 }
@@ -191,6 +205,7 @@ pub fn are_twins(one: &Zone, two: &Zone) -> bool {
     let of_all_sockets = one.source == "cray" || two.source == "cray";
     match one.domain {
         Domain::Package | Domain::Dram | Domain::Gpu if of_all_sockets => true,
+        Domain::Package if one.source == two.source => same_socket(one, two) == Some(true),
         // Where a sensor does not say which socket it measures, it is one of those that are metered already.
         Domain::Package | Domain::Psys => same_socket(one, two) != Some(false),
         Domain::Dram => same_socket(one, two) == Some(true),

@@ -47,6 +47,8 @@ pub struct MeterSet {
     heard: Vec<Option<Timestamp>>,
     /// When a part of the machine was last offered that has ever answered.
     parts_seen: Option<Timestamp>,
+    /// Twins that stood in for a stall at the last tick.
+    for_a_stall: Vec<String>,
     before: Option<Timestamp>,
 }
 
@@ -88,6 +90,7 @@ impl MeterSet {
             checks: Checks::default(),
             heard: Vec::new(),
             parts_seen: None,
+            for_a_stall: Vec::new(),
             before: None,
         }
     }
@@ -175,27 +178,57 @@ impl MeterSet {
         }
     }
 
-    /// A twin stands in for a preferred zone that cannot be read and never could, or whose counter may have gone round
-    /// since it was last read, and then stays: what the other counted meanwhile is the same energy.
+    /// A twin stands in for a preferred zone that never could be read, and stays for as long as it answers itself. For
+    /// one whose counter may have gone round since it was last read it does so once: what it counted meanwhile is the
+    /// same energy, and from then on the preferred zone counts again.
     fn stand_in(&mut self, now: Timestamp) {
         let stall = self.before.map_or(Duration::ZERO, |before| now.awake_since(before));
         let outlived = |zone: &Zone| match zone.sensor {
             Sensor::Counter { tick, max: Some(max) } => stall > energy::horizon(tick, max, zone.power_max),
-            _ => false,
+            Sensor::Counter { max: None, .. } => false,
+            Sensor::Gauge => true,
         };
-        let answered = |zone: &Zone| self.known.answered.contains(&zone.id);
-        let stands_in = |zone: &&Arc<Zone>| {
-            zone.role == Role::Duplicate
-                && answered(zone)
-                && !self.known.promoted.contains(&zone.id)
-                && !outlived(zone)
-                && graph::twin(zone, &self.zones).is_some_and(|twin| !answered(twin) || outlived(twin))
-        };
-        let found: Vec<String> = self.zones.iter().filter(stands_in).map(|zone| zone.id.clone()).collect();
-        if !found.is_empty() {
-            self.known.promoted.extend(found);
+        let mut demoted = std::mem::take(&mut self.for_a_stall);
+        let known = &self.known;
+        let reads = |id: &str| self.heard_of(id) == Some(now);
+        let silent = |id: &str| self.heard_of(id).is_none_or(|heard| now.boot.saturating_sub(heard.boot) >= BLIND);
+        let ever = |zone: &Zone| known.answered.contains(&zone.id);
+        let mut promoted = Vec::new();
+        let mut stalled = Vec::new();
+        for zone in &self.zones {
+            if demoted.contains(&zone.id) {
+                continue;
+            }
+            if known.promoted.contains(&zone.id) {
+                let better = graph::twin(zone, &self.zones);
+                if silent(&zone.id) && better.is_some_and(|twin| reads(&twin.id)) {
+                    demoted.push(zone.id.clone());
+                }
+            } else if zone.role == Role::Duplicate && reads(&zone.id) {
+                let Some(twin) = graph::twin(zone, &self.zones) else { continue };
+                let lost = ever(twin) && !matches!(twin.sensor, Sensor::Gauge) && outlived(twin) && !outlived(zone);
+                if lost {
+                    stalled.push(zone.id.clone());
+                }
+                if lost || !ever(twin) {
+                    promoted.push(zone.id.clone());
+                }
+            }
+        }
+        if !promoted.is_empty() || !demoted.is_empty() {
+            for id in &demoted {
+                self.known.promoted.remove(id);
+            }
+            self.known.promoted.extend(promoted);
             self.assign_roles();
         }
+        self.for_a_stall = stalled;
+    }
+
+    /// When a zone last answered.
+    fn heard_of(&self, id: &str) -> Option<Timestamp> {
+        let index = self.zones.iter().position(|zone| zone.id == id)?;
+        self.heard.get(index).copied().flatten()
     }
 
     /// Takes in what the ledger made of the readings of this tick: the energy of each zone since its start.
