@@ -104,8 +104,8 @@ impl Agent {
         self.meters.reports()
     }
 
-    /// What troubles a meter as a whole, by backend, in words.
-    pub fn troubles(&self) -> impl Iterator<Item = (&'static str, Arc<str>)> {
+    /// What troubles meters as a whole: a number that tells them apart, the backend, and words.
+    pub fn troubles(&self) -> impl Iterator<Item = (usize, &'static str, Arc<str>)> {
         self.meters.troubles()
     }
 

@@ -26,7 +26,7 @@ pub mod watch;
 
 /// The most that is read of a configuration, and of a recorded machine.
 const CONFIG_MAX: u64 = 2 << 20;
-const MACHINE_MAX: u64 = 4 << 30;
+const MACHINE_MAX: u64 = 1 << 30;
 
 /// Books the measured energy of this machine to processes, containers, pods, VMs and services, and pushes it as OTLP.
 #[derive(Debug, Parser)]

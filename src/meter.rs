@@ -56,6 +56,14 @@ pub trait Meter: Send {
         false
     }
 
+    /// Tells a meter that is asked elsewhere to end; it is not waited for here.
+    fn stop(&mut self) {}
+
+    /// Whether there is nothing left to wait for after [`Meter::stop`].
+    fn is_stopped(&self) -> bool {
+        true
+    }
+
     /// What is wrong with it as a whole, in one line with advice; shown once each time it changes.
     fn trouble(&self) -> Option<Arc<str>> {
         None

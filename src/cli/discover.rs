@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::export::stdout::printable;
 use crate::export::{Refused, ZoneBook};
 use crate::meter::set::{Outcome, Report};
+use crate::meter::{Quality, Sensor, State};
+use crate::unit::Microwatts;
 
 /// Between two looks: long enough for a power to be the mean of something.
 const LOOK: Duration = Duration::from_secs(1);
@@ -42,13 +44,11 @@ pub fn discover(config: Config, json: bool) -> anyhow::Result<()> {
 /// What an agent has found.
 #[must_use]
 pub fn report(agent: &Agent, json: bool) -> String {
-    let troubles: Vec<_> = agent.troubles().collect();
-    let snapshot = agent.snapshot();
-    if json {
-        as_json(agent.reports(), &troubles, &snapshot.zones)
-    } else {
-        as_table(agent.reports(), &troubles, &snapshot.zones)
-    }
+    let troubles: Vec<_> = agent.troubles().map(|(_, name, what)| (name, what)).collect();
+    // A stand-in that no longer stands in is not there any more.
+    let stands = |book: &&ZoneBook| book.zone.quality == Quality::Measured || book.state != State::Gone;
+    let zones: Vec<ZoneBook> = agent.snapshot().zones.iter().filter(stands).cloned().collect();
+    if json { as_json(agent.reports(), &troubles, &zones) } else { as_table(agent.reports(), &troubles, &zones) }
 }
 
 /// For people: one line per backend, then the zones, each below the one that it is listed in.
@@ -71,7 +71,7 @@ fn as_table(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook
     for (depth, book) in rows {
         let zone = &book.zone;
         let (domain, role, quality) = (zone.domain.as_str(), zone.role.as_str(), zone.quality.as_str());
-        let watts = book.measured.map_or_else(|| "-".to_owned(), |_| format!("{:.3}", book.power.watts()));
+        let watts = watts(book).map_or_else(|| "-".to_owned(), |watts| format!("{watts:.3}"));
         let refused = refused(book).map_or_else(String::new, |refused| format!(" (refused: {refused})"));
         let _ = writeln!(
             text,
@@ -100,6 +100,12 @@ fn tree(zones: &[ZoneBook]) -> Vec<(usize, &ZoneBook)> {
     let lost: Vec<_> = lost.map(|book| (0, book)).collect();
     rows.extend(lost);
     rows
+}
+
+/// The mean over the last interval; of a slow gauge that has answered once, that answer.
+fn watts(book: &ZoneBook) -> Option<f64> {
+    let once = book.zone.sensor == Sensor::Gauge && matches!(book.state, State::First | State::Pending);
+    (book.measured.is_some() || once && book.power > Microwatts::ZERO).then(|| book.power.watts())
 }
 
 /// How often readings of a zone were refused, and why.
@@ -144,7 +150,7 @@ fn as_json(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook]
                 "zone": zone.id, "domain": zone.domain.as_str(), "role": zone.role.as_str(), "why": zone.why,
                 "quality": zone.quality.as_str(), "state": book.state.as_str(), "parent": zone.parent,
                 "path": zone.path, "power_max_w": zone.power_max.watts(), "name": zone.name, "meter": zone.source,
-                "power_w": book.measured.map(|_| book.power.watts()), "refused": refused,
+                "power_w": watts(book), "refused": refused,
             })
         })
         .collect();

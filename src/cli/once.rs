@@ -34,7 +34,7 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
             print_line(&line)?;
         }
     }
-    for (name, trouble) in agent.troubles() {
+    for (_, name, trouble) in agent.troubles() {
         telemetry::warn(&format!("{name}: {trouble}"));
     }
     if json { print_line(&report.total(start)) } else { print_line(&stdout::summary(&agent.snapshot(), 50)) }

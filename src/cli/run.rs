@@ -20,13 +20,15 @@ use crate::config::Config;
 use crate::enrich;
 use crate::export::otlp::{GRACE, NodeResource, Otlp};
 use crate::export::printer::Printer;
-use crate::export::{Snapshot, Subscription};
+use crate::export::{Snapshot, Subscription, ZoneBook};
 use crate::meter::set::Outcome;
 use crate::meter::{Quality, State};
 use crate::telemetry::{self, Stats, Telemetry};
 
 /// Signals within this time are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
+/// A meter whose trouble keeps changing is not heard more often than this.
+const QUIET: Duration = Duration::from_secs(60);
 /// Snapshots that wait for a slow terminal; beyond that it misses some.
 const WAITING_MAX: usize = 64;
 
@@ -55,7 +57,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     check_zones(config, &agent.snapshot());
     let (stop, stopped) = channel();
     let checked = watch::start(config, &stats);
-    let sampler = Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, checked, stopped };
+    let (finished, ticked) = tokio::sync::oneshot::channel::<()>();
+    let sampler =
+        Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, checked, stopped, finished };
     let sampler = std::thread::Builder::new().name("sampler".into()).spawn(move || sampler.run(start));
     let sampler = sampler.context("cannot start the sampling thread")?;
     let inside = runtime.enter();
@@ -63,7 +67,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     drop(inside);
     // Dropping it would wait for its receiver: it is stopped within the grace period, or left to the end of the process.
     let own = own.map(ManuallyDrop::new);
-    runtime.block_on(async {
+    let in_time = runtime.block_on(async {
         let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
         let push = async {
             if let (Some(otlp), Some(pushes)) = (exporter, pushes) {
@@ -73,19 +77,27 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let watch = async {
             let _ = terminated().await;
             drop(stop);
-            join(sampler).await;
+            // The last push goes out while the meters log out.
+            let _ = ticked.await;
             drop(quit);
             if let Some(own) = own {
                 ManuallyDrop::into_inner(own).stop(GRACE).await;
             }
+            join(sampler).await;
         };
         tokio::select! {
-            ((), ()) = async { tokio::join!(push, watch) } => {}
-            () = overdue() => telemetry::warn("the last push took too long: not waiting for it"),
-            () = twice() => telemetry::warn("second signal: not waiting for the last push"),
+            ((), ()) = async { tokio::join!(push, watch) } => true,
+            () = overdue() => {
+                telemetry::warn("the last push took too long: not waiting for it");
+                false
+            }
+            () = twice() => {
+                telemetry::warn("second signal: not waiting for the last push");
+                false
+            }
         }
     });
-    if let Some(printer) = printer {
+    if let Some(printer) = printer.filter(|_| in_time) {
         let _ = printer.join();
     }
     Ok(())
@@ -99,6 +111,8 @@ struct Sampler {
     shown: Option<SyncSender<Arc<Snapshot>>>,
     checked: Option<SyncSender<Arc<Snapshot>>>,
     stopped: Receiver<()>,
+    /// Dropped after the last tick.
+    finished: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Sampler {
@@ -121,22 +135,28 @@ impl Sampler {
             self.stats.tick_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
             let snapshot = self.agent.snapshot();
             self.report(&snapshot, &mut states);
-            troubles.report(&self.agent);
+            troubles.report(&self.agent, began);
             for reader in [&self.checked, &self.shown].into_iter().flatten() {
                 let _ = reader.try_send(Arc::clone(&snapshot));
             }
             drop(snapshot);
             if last {
+                // Nobody waits for the meters to log out, which the agent does when it is dropped.
+                drop((self.shown, self.checked, self.finished));
                 return;
             }
         }
     }
 
-    /// Counts refused readings, and says once when a zone's state changes for good or ill.
+    /// Counts refused readings, and says once when a zone comes or its state changes for good or ill.
     fn report(&self, snapshot: &Snapshot, states: &mut Vec<(bool, u64)>) {
         for (index, book) in snapshot.zones.iter().enumerate() {
             self.stats.set_refused(index, &book.zone.id, book.refused.counts());
             let Some((before, conflicts)) = states.get_mut(index) else {
+                if book.zone.quality == Quality::Measured {
+                    telemetry::info(&format!("meter {}: found, {}", book.zone.id, book.zone.role.as_str()));
+                }
+                warn_of(book);
                 states.push((is_fine(book.state), book.refused.conflict));
                 continue;
             };
@@ -149,40 +169,63 @@ impl Sampler {
             }
             *conflicts = book.refused.conflict;
             let fine = is_fine(book.state);
-            // Between two answers of a slow meter nothing is known of it.
-            if *before != fine && book.state != State::Pending && book.zone.quality == Quality::Measured {
+            // Between two answers of a slow meter nothing is known of it, and what troubles it as a whole is said once.
+            let troubled = || self.agent.troubles().any(|(_, backend, _)| backend == book.zone.source);
+            if *before != fine && book.state != State::Pending && !(troubled() && !fine) {
                 *before = fine;
-                let word = book.state.as_str();
-                if fine {
-                    telemetry::info(&format!("meter {}: works again ({word})", book.zone.id));
-                } else {
-                    telemetry::warn(&format!("meter {}: {word}; {}", book.zone.id, book.zone.path));
+                if fine && book.zone.quality == Quality::Measured {
+                    telemetry::info(&format!("meter {}: works again ({})", book.zone.id, book.state.as_str()));
                 }
+                warn_of(book);
             }
         }
     }
 }
 
-/// What is said of meters as a whole: once each time it changes.
+/// Says what is wrong with a zone, and what may help.
+fn warn_of(book: &ZoneBook) {
+    // The estimator goes when a meter answers, and perf counts what powercap counts too.
+    if is_fine(book.state) || book.zone.quality == Quality::Estimated || book.zone.source == "perf" {
+        return;
+    }
+    let advice = match book.state {
+        State::Denied => "; run as root, or grant CAP_DAC_READ_SEARCH",
+        State::Stale => "; its value stays the same while the load moves",
+        _ => "",
+    };
+    telemetry::warn(&format!("meter {}: {}; {}{advice}", book.zone.id, book.state.as_str(), book.zone.path));
+}
+
+/// What is said of meters as a whole: once each time it changes, and not more often than once in [`QUIET`].
 #[derive(Default)]
-struct Troubles(Vec<(&'static str, Arc<str>)>);
+struct Troubles(Vec<Told>);
+
+struct Told {
+    meter: usize,
+    backend: &'static str,
+    what: Arc<str>,
+    at: Timestamp,
+}
 
 impl Troubles {
-    fn report(&mut self, agent: &Agent) {
-        let told = |told: &[(&str, Arc<str>)], name: &str, what: &str| {
-            told.iter().any(|(known, said)| *known == name && said.as_ref() == what)
-        };
-        for (name, what) in agent.troubles() {
-            if !told(&self.0, name, &what) {
-                telemetry::warn(&format!("{name}: {what}"));
-                self.0.push((name, what));
+    fn report(&mut self, agent: &Agent, now: Timestamp) {
+        for (meter, backend, what) in agent.troubles() {
+            match self.0.iter_mut().find(|told| told.meter == meter) {
+                Some(told) if told.what == what || now.boot.saturating_sub(told.at.boot) < QUIET => {}
+                known => {
+                    telemetry::warn(&format!("{backend}: {what}"));
+                    let told = Told { meter, backend, what, at: now };
+                    match known {
+                        Some(known) => *known = told,
+                        None => self.0.push(told),
+                    }
+                }
             }
         }
-        self.0.retain(|(name, said)| {
-            let stands = agent.troubles().any(|(known, what)| known == *name && what == *said);
-            let others = agent.troubles().any(|(known, _)| known == *name);
-            if !stands && !others {
-                telemetry::info(&format!("{name}: answers again"));
+        self.0.retain(|told| {
+            let stands = agent.troubles().any(|(meter, _, _)| meter == told.meter);
+            if !stands {
+                telemetry::info(&format!("{}: answers again, after: {}", told.backend, told.what));
             }
             stands
         });
@@ -208,6 +251,11 @@ fn announce(agent: &Agent) {
             outcome => telemetry::info(&format!("{}: {}", report.name, discover::outcome(outcome))),
         }
     }
+    let denied = |source: &str| {
+        agent.reports().iter().any(|report| report.name == source && matches!(report.outcome, Outcome::Denied(..)))
+    };
+    // Where all of a backend is denied, that is said once, above.
+    agent.snapshot().zones.iter().filter(|book| !denied(book.zone.source)).for_each(warn_of);
     for book in agent.snapshot().zones.iter().filter(|book| book.zone.quality == Quality::Estimated) {
         telemetry::info(&format!("{} stands in for a meter: {}", book.zone.id, book.zone.why));
     }

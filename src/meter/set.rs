@@ -22,6 +22,9 @@ const REDISCOVER: Duration = Duration::from_secs(60);
 const BLIND: Duration = Duration::from_secs(60);
 /// and how long they may fail.
 const FAILING: Duration = Duration::from_secs(3600);
+/// How long the end of the program waits for all meters to log out, and how often it looks.
+const CLOSING: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a meter of the whole machine may be silent before another is taken: several rounds of a slow one.
 const SILENT: Duration = Duration::from_secs(300);
 
@@ -245,9 +248,10 @@ impl MeterSet {
         }
     }
 
-    /// What troubles the meters as a whole, in words.
-    pub fn troubles(&self) -> impl Iterator<Item = (&'static str, Arc<str>)> {
-        self.meters.iter().filter_map(|(name, meter)| Some((*name, meter.trouble()?)))
+    /// What troubles meters as a whole: the number of the meter among those that stay, its backend, and words.
+    pub fn troubles(&self) -> impl Iterator<Item = (usize, &'static str, Arc<str>)> {
+        let stay = self.meters.iter().filter(|(_, meter)| meter.stays()).enumerate();
+        stay.filter_map(|(number, (name, meter))| Some((number, *name, meter.trouble()?)))
     }
 
     /// Whether a meter has been asked and nothing has come of it yet.
@@ -315,6 +319,12 @@ impl MeterSet {
         let before: Vec<(String, Option<Timestamp>)> =
             self.zones.iter().zip(&self.heard).map(|(zone, heard)| (zone.id.clone(), *heard)).collect();
         self.assign_roles();
+        for report in &mut self.reports {
+            if let Outcome::Found(count) = &mut report.outcome {
+                let of = self.meters.iter().filter(|(name, _)| *name == report.name);
+                *count = of.map(|(_, meter)| meter.zones().len()).sum();
+            }
+        }
         let heard = |zone: &Arc<Zone>| before.iter().find(|(id, _)| *id == zone.id).and_then(|(_, heard)| *heard);
         self.heard = self.zones.iter().map(heard).collect();
         let missing = Reading { at: Timestamp::default(), value: Value::Missing(Why::Pending) };
@@ -355,6 +365,18 @@ impl MeterSet {
     #[must_use]
     pub fn is_estimating(&self) -> bool {
         self.estimating
+    }
+}
+
+impl Drop for MeterSet {
+    /// All meters are told to end at once, and waited for together: one that hangs ends with the process.
+    fn drop(&mut self) {
+        self.meters.iter_mut().for_each(|(_, meter)| meter.stop());
+        let mut waited = Duration::ZERO;
+        while waited < CLOSING && !self.meters.iter().all(|(_, meter)| meter.is_stopped()) {
+            std::thread::sleep(LOOK);
+            waited += LOOK;
+        }
     }
 }
 

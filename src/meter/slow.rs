@@ -13,8 +13,8 @@ use crate::clock::{self, Timestamp};
 use crate::host::Host;
 use crate::meter::{Meter, Reading, Value, Why, Zone};
 
-/// How long the end of the program waits for a source to be closed.
-const CLOSING: Duration = Duration::from_secs(3);
+/// Ends a source's running question from another thread.
+pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
 
 /// Something that is asked in one blocking round.
 pub trait Source: Send {
@@ -26,6 +26,16 @@ pub trait Source: Send {
 
     /// Called once at the end: logs out.
     fn close(&mut self, _: &Host) {}
+
+    /// Whether there is something to close now, so that the end of the program is worth a wait.
+    fn closes(&self) -> bool {
+        false
+    }
+
+    /// What ends a running question, if that can be done.
+    fn interrupt(&self) -> Option<Interrupt> {
+        None
+    }
 }
 
 /// What a source says: zones with their values, or why there are none.
@@ -42,6 +52,7 @@ pub struct Trouble {
 
 /// A slow source as a meter.
 pub struct Slow {
+    interrupt: Option<Interrupt>,
     zones: Vec<Arc<Zone>>,
     readings: Vec<Reading>,
     trouble: Option<Arc<str>>,
@@ -68,12 +79,15 @@ struct State {
     answer: Option<(Timestamp, Answer)>,
     stop: bool,
     stopped: bool,
+    /// Whether the source has something to close.
+    closes: bool,
 }
 
 impl Slow {
     /// Asks `source` every so often, for as long as the meter lives.
     #[must_use]
     pub fn start(source: Box<dyn Source>, name: &str, every: Duration, host: &Host) -> Self {
+        let interrupt = source.interrupt();
         let mode = match host.another() {
             None => Mode::Inline(source),
             Some(door) => {
@@ -84,7 +98,7 @@ impl Slow {
                 Mode::Thread(desk, thread.ok())
             }
         };
-        Self { zones: Vec::new(), readings: Vec::new(), trouble: None, every, asked: None, mode }
+        Self { interrupt, zones: Vec::new(), readings: Vec::new(), trouble: None, every, asked: None, mode }
     }
 
     /// Takes one answer; says whether the zones changed.
@@ -137,6 +151,7 @@ impl Desk {
             let answered = clock::now();
             let took = answered.boot.saturating_sub(asked.boot);
             let mut state = self.lock();
+            state.closes = source.closes();
             state.answer = Some((middle(asked, answered), answer));
             while !state.stop {
                 let passed = clock::now().boot.saturating_sub(asked.boot);
@@ -174,6 +189,22 @@ impl Meter for Slow {
         true
     }
 
+    fn stop(&mut self) {
+        if let Mode::Thread(desk, Some(_)) = &self.mode {
+            desk.lock().stop = true;
+            desk.bell.notify_all();
+            if let Some(interrupt) = &self.interrupt {
+                interrupt();
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Mode::Thread(desk, Some(_)) = &self.mode else { return true };
+        let state = desk.lock();
+        state.stopped || !state.closes
+    }
+
     fn trouble(&self) -> Option<Arc<str>> {
         self.trouble.clone()
     }
@@ -197,18 +228,5 @@ impl Meter for Slow {
 
     fn read(&mut self, _: &Host, _: Timestamp, out: &mut [Reading]) {
         out.copy_from_slice(&self.readings);
-    }
-}
-
-impl Drop for Slow {
-    /// Lets the source log out, but does not wait long for it.
-    fn drop(&mut self) {
-        let Mode::Thread(desk, Some(_)) = &self.mode else { return };
-        let desk = Arc::clone(desk);
-        desk.lock().stop = true;
-        desk.bell.notify_all();
-        let state = desk.lock();
-        // A thread that hangs in a question ends with the process.
-        drop(desk.bell.wait_timeout_while(state, CLOSING, |state| !state.stopped));
     }
 }
