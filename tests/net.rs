@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use wattribute::clock;
 use wattribute::config::{Config, HostRoots, Redfish, Secret, Trust, Wattmeter};
@@ -18,6 +18,9 @@ use wattribute::host::http::{Answer, Failure, Http};
 use wattribute::meter::redfish::session::Bmc;
 use wattribute::meter::{Backend, Found, Meter, Reading, Value, Why, http as plug, redfish};
 use wattribute::unit::Microwatts;
+
+#[path = "net/words.rs"]
+mod words;
 
 /// What the server does with a request.
 enum Reply {
@@ -135,12 +138,18 @@ struct Pki {
 
 impl Pki {
     fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// One whose server's certificate is special.
+    fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &authority);
-        let certificate = certificate.unwrap().der().clone();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &authority).unwrap().der().clone();
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
@@ -195,6 +204,30 @@ fn tls_trusts_the_named_authority_or_the_pinned_certificate_and_nothing_else() {
 }
 
 #[test]
+fn what_is_wrong_with_a_certificate_is_said_without_the_time_of_day() {
+    type Change = fn(&mut CertificateParams);
+    let directory = tempfile::tempdir().unwrap();
+    let cases: [(Change, &str); 4] = [
+        (|params| params.not_after = date_time_ymd(2001, 1, 1), "has expired"),
+        (|params| params.not_before = date_time_ymd(3001, 1, 1), "is not valid yet; is the clock"),
+        (|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), "is an authority's own"),
+        (|params| params.subject_alt_names.clear(), "is not for the name localhost"),
+    ];
+    for (change, what) in cases {
+        let pki = Pki::with(change);
+        let server = Server::start(Some(Arc::clone(&pki.tls)), |_, _| say("{}"));
+        let text = get(&server.url("https"), &pki.ca_file(directory.path()), SOON).unwrap_err().to_string();
+        assert!(text.starts_with(&format!("TLS: the server's certificate {what}")), "{text}");
+        assert!(text.ends_with("pin its certificate by its fingerprint"), "{text}");
+        assert!(!text.contains("20") && !text.contains("Context") && !text.contains("Other"), "{text}");
+    }
+    let (ours, other) = (Pki::new(), Pki::new());
+    let server = Server::start(Some(Arc::clone(&ours.tls)), |_, _| say("{}"));
+    let text = get(&server.url("https"), &other.ca_file(directory.path()), SOON).unwrap_err().to_string();
+    assert!(!text.contains("Unknown") && text.contains("ca_file"), "{text}");
+}
+
+#[test]
 fn a_server_that_hangs_up_without_a_farewell_has_answered() {
     let pki = Pki::new();
     let server = Server::start(Some(Arc::clone(&pki.tls)), |_, _| Reply::Cut("{\"a\": 1}".into()));
@@ -240,6 +273,59 @@ fn a_redirect_is_followed_on_the_same_server_only() {
     let wrong = get(&server.url("http"), &Trust::default(), SOON).unwrap_err();
     assert_eq!(wrong, Failure::Redirect("http://elsewhere.invalid".into()));
     assert_eq!(server.asked(), ["GET /x", "GET /y"]);
+}
+
+#[test]
+fn redirects_are_read_as_browsers_do_and_name_no_password() {
+    let count = Mutex::new(0);
+    let server = Server::start(None, move |line, _| {
+        let to = |place: &str| Reply::Say(302, format!("Location: {place}\r\n"), String::new());
+        let mut count = count.lock().unwrap();
+        *count += 1;
+        match line {
+            "GET /x" => to("a/b?c=1"),
+            "GET /a/b?c=1" => to("../ok"),
+            "GET /ok" => say("{}"),
+            "GET /away" => to(&format!("http://u:pw@elsewhere{count}.invalid:81/secret?s={count}")),
+            "GET /half" => to("//elsewhere.invalid/"),
+            _ => Reply::Say(307, String::new(), String::new()),
+        }
+    });
+    assert_eq!(get(&server.url("http"), &Trust::default(), SOON).unwrap().body, b"{}");
+    let (host, mut client) = (live(), Http::new(&server.url("http"), &Trust::default(), SOON).unwrap());
+    let mut wrong = |path: &str| client.get(&host, path, &HeaderMap::new()).unwrap_err().to_string();
+    let text = wrong("/away");
+    assert!(text.contains("http://elsewhere") && text.contains(".invalid:81,") && !text.contains("pw"), "{text}");
+    assert_eq!(wrong("/away"), text, "a new place each time is no news");
+    let text = wrong("/nowhere");
+    assert!(text.contains("does not say where"), "{text}");
+    let mut client = Http::new(&server.url("http"), &Trust::default(), SOON).unwrap();
+    let wrong = client.get(&host, "/half", &HeaderMap::new()).unwrap_err();
+    assert_eq!(wrong, Failure::Redirect("http://elsewhere.invalid".into()));
+}
+
+#[test]
+fn an_interruption_ends_the_running_request_and_what_is_deleted_still_is() {
+    let server = Server::start(None, |line, _| match line {
+        "" | "DELETE /s" => say("{}"),
+        _ => Reply::Late,
+    });
+    let mut client = Http::new(&server.url("http"), &Trust::default(), Duration::from_secs(60)).unwrap();
+    let (interrupt, host) = (client.interrupt_handle(), live());
+    #[allow(clippy::disallowed_methods)] // a test measures how long it waited
+    let began = Instant::now();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        interrupt();
+    });
+    assert_eq!(client.get(&host, "/x", &HeaderMap::new()), Err(Failure::Stopped));
+    other.join().unwrap();
+    assert_eq!(client.get(&host, "/x", &HeaderMap::new()), Err(Failure::Stopped), "and so do those after it");
+    assert_eq!(client.post(&host, "/x", &HeaderMap::new(), Vec::new()), Err(Failure::Stopped));
+    assert_eq!(client.delete(&host, "/s", &HeaderMap::new()).unwrap().status, 200);
+    assert!(matches!(client.delete(&host, "/late", &HeaderMap::new()), Err(Failure::Timeout(_))));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(server.asked(), ["GET /x", "DELETE /s", "DELETE /late"]);
 }
 
 #[test]
@@ -331,6 +417,81 @@ fn a_refused_password_is_not_hammered() {
     }
     assert_eq!(tries, [0, 2, 6, 14, 25, 36], "at most ten minutes apart");
     assert_eq!(server.asked().len(), tries.len());
+}
+
+#[test]
+fn a_session_of_a_slow_bmc_is_deleted_when_it_is_interrupted() {
+    let server = Server::start(None, |line, _| match line {
+        "POST /redfish/v1/SessionService/Sessions" => {
+            // Longer than the others wait, shorter than the grace of a login.
+            std::thread::sleep(Duration::from_millis(500));
+            Reply::Say(201, "X-Auth-Token: t\r\n".into(), r#"{"@odata.id": "/sessions/7"}"#.into())
+        }
+        "GET /redfish/v1/E" => Reply::Late,
+        _ => say("{}"),
+    });
+    let host = live();
+    for pause in [200, 700] {
+        let mut settings = login(&server, "http", Trust::default());
+        settings.timeout = Duration::from_secs(60);
+        let mut bmc = Bmc::new(&settings).unwrap();
+        let interrupt = bmc.interrupt_handle();
+        assert!(!bmc.is_open());
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(pause));
+            interrupt();
+        });
+        bmc.get(&host, "/redfish/v1/E").unwrap_err();
+        assert!(bmc.is_open() && !bmc.is_stuck());
+        bmc.close(&host);
+        assert!(!bmc.is_open());
+        other.join().unwrap();
+        assert_eq!(server.asked().last().unwrap(), "DELETE /sessions/7");
+    }
+}
+
+#[test]
+fn a_login_that_is_not_answered_is_not_hammered() {
+    let cut = |line: &str| if line.is_empty() { say("") } else { Reply::Half };
+    let late = |line: &str| if line.is_empty() { say("") } else { Reply::Late };
+    let tokenless = |_: &str| say("{}");
+    let replies: [fn(&str) -> Reply; 3] = [cut, late, tokenless];
+    for reply in replies {
+        let server = Server::start(None, move |line, _| reply(line));
+        let host = live();
+        let mut settings = login(&server, "http", Trust::default());
+        settings.timeout = Duration::from_millis(100);
+        let mut bmc = Bmc::new(&settings).unwrap();
+        let mut texts = Vec::new();
+        for _ in 0..10 {
+            let trouble = bmc.pauses();
+            texts.push(trouble.unwrap_or_else(|| bmc.get(&host, "/redfish/v1/E").unwrap_err().trouble).what);
+        }
+        texts.dedup();
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert_eq!(server.asked().len(), 3, "{texts:?}");
+    }
+}
+
+#[test]
+fn a_redirected_login_is_said_to_be_one() {
+    let server = Server::start(None, |line, _| match line {
+        "POST /redfish/v1/SessionService/Sessions" => Reply::Say(308, "Location: Sessions/\r\n".into(), String::new()),
+        "POST /redfish/v1/SessionService/Sessions/" => Reply::Say(201, "X-Auth-Token: t\r\n".into(), String::new()),
+        _ => say("{}"),
+    });
+    let mut bmc = Bmc::new(&login(&server, "http", Trust::default())).unwrap();
+    bmc.get(&live(), "/redfish/v1/E").unwrap();
+    assert!(bmc.is_stuck() && !bmc.is_open(), "nobody said where the session is");
+    for (status, place, said) in
+        [(307, "https://other.invalid/", "redirects to https://other.invalid,"), (302, "/login", "is redirected")]
+    {
+        let server =
+            Server::start(None, move |_, _| Reply::Say(status, format!("Location: {place}\r\n"), String::new()));
+        let mut bmc = Bmc::new(&login(&server, "http", Trust::default())).unwrap();
+        let what = bmc.get(&live(), "/redfish/v1/E").unwrap_err().trouble.what;
+        assert!(what.contains(said) && !what.contains("free"), "{what}");
+    }
 }
 
 /// Waits for a meter's first reading.

@@ -1,4 +1,4 @@
-//! What is said about a key that is not there: which one was probably meant.
+//! What is said about a key or a word that is not there: which one was probably meant.
 //!
 //! The candidates come from the table of keys. A misspelt name is compared with the names that are valid beside it
 //! (Damerau-Levenshtein, so that swapped letters count once); a name that is right but stands in the wrong place is
@@ -64,7 +64,7 @@ fn below(prefix: &str) -> Vec<&'static str> {
 }
 
 /// The name that is most like `name`, if any is: at most about every third letter differs.
-fn nearest(name: &str, names: &[&'static str]) -> Option<&'static str> {
+pub(super) fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let name: String = name.chars().take(64).collect::<String>().to_lowercase().replace('-', "_");
     let likeness = |other: &str| strsim::normalized_damerau_levenshtein(&name, other);
     let best = names.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::advice::{is_no_value, unknown, unknown_field};
 use super::keys::{KEYS, Key, find, is_section};
-use super::values::shorten;
+use super::values::{is_overheard, shorten};
 use super::{Config, Protocol, environment, yaml};
 
 /// The default receiver of http/protobuf.
@@ -161,8 +161,14 @@ fn unknown_path(path: &str) -> String {
 fn finish(config: &mut Config, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
     super::meters::check(&config.meters.redfish, &config.meters.http)?;
     let bmc = &config.meters.redfish;
-    if bmc.username.is_some() && bmc.url.as_deref().is_some_and(|url| url.starts_with("http:")) {
-        warnings.push("meters.redfish.url: http sends the password for all to read; use https".into());
+    let overheard = "http sends the password for all to read; use https";
+    if bmc.username.is_some() && bmc.url.as_deref().is_some_and(is_overheard) {
+        warnings.push(format!("meters.redfish.url: {overheard}"));
+    }
+    for (name, meter) in &config.meters.http {
+        if meter.username.is_some() && is_overheard(&meter.url) {
+            warnings.push(format!("meters.http.{name}.url: {overheard}, or a meter that needs no password"));
+        }
     }
     let otlp = &mut config.export.otlp;
     if otlp.endpoint.is_empty() {

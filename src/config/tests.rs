@@ -620,6 +620,11 @@ fn what_is_wrong_with_a_meter_is_said_by_its_name() {
                 "config.yaml:4: meters.http.plug.domain: expected host, package, dram, gpu, module, soc, io, storage, psu \
                  or other, found 'rest'",
             ),
+            (
+                &format!("{plug}      domain: hst\n"),
+                "config.yaml:4: meters.http.plug.domain: expected host, package, dram, gpu, module, soc, io, storage, psu \
+                 or other, found 'hst'; did you mean 'host'?",
+            ),
             (&format!("{plug}      power: /p\n"), "meters.http.plug: url is missing"),
             (
                 &format!("{plug}      url: http://h\n"),
@@ -685,6 +690,22 @@ fn a_password_in_the_clear_is_warned_about() {
         ["meters.redfish.url: http sends the password for all to read; use https"]
     );
     assert_eq!(warnings("meters.redfish.url=https://bmc"), Vec::<String>::new());
+    let warnings = |url: &str, user: bool| {
+        let url = format!("meters.http.plug.url={url}");
+        let mut sets = vec![url.as_str(), "meters.http.plug.power=/p"];
+        if user {
+            sets.extend(["meters.http.plug.username=u", "meters.http.plug.password_file=/p"]);
+        }
+        load_all(None, &[], &sets).unwrap().warnings
+    };
+    for url in ["http://plug/x", "HTTP://192.0.2.7:8080/x", "http://[2001:db8::1]/x"] {
+        let [warning] = &warnings(url, true)[..] else { panic!("{url}") };
+        assert!(warning.starts_with("meters.http.plug.url: http sends the password for all to read"), "{warning}");
+        assert_eq!(warnings(url, false), Vec::<String>::new());
+    }
+    for url in ["https://plug/x", "http://localhost:80/x", "http://127.8.0.1/x", "http://[::1]/x"] {
+        assert_eq!(warnings(url, true), Vec::<String>::new(), "{url}");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::advice::nearest;
+
 /// The longest piece of a user's text that an error repeats, in characters.
 const QUOTED_MAX: usize = 60;
 
@@ -80,7 +82,9 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String
     if let Some((_, value)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
         return Ok(*value);
     }
-    Err(expected(&choice(words.iter().map(|(word, _)| *word)), text))
+    let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+    let advice = nearest(text, &words).map(|word| format!("; did you mean '{word}'?")).unwrap_or_default();
+    Err(expected(&choice(words.iter().copied()), text) + &advice)
 }
 
 /// `a, b or c`.
@@ -219,6 +223,17 @@ pub(super) fn fingerprint(text: &str) -> Result<Option<[u8; 32]>, String> {
 fn is_url(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| url.has_host())
         && text.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+/// Whether a password that is sent to this URL can be read on the way.
+pub(super) fn is_overheard(text: &str) -> bool {
+    let Some(url) = Url::parse(text).ok().filter(|url| url.scheme() == "http") else { return false };
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => !address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => !address.is_loopback(),
+        Some(url::Host::Domain(name)) => name != "localhost" && !name.ends_with(".localhost"),
+        None => false,
+    }
 }
 
 fn user_info(text: &str) -> bool {

@@ -2,15 +2,19 @@
 //!
 //! It is for the threads of slow meters: a request blocks its caller for at most the timeout, connecting and reading
 //! included. Requests name a path, never a server, so that no password and no token can leave for another one; a
-//! redirect is followed only to the same server. The connection is kept between the requests of one round. On a machine
+//! redirect is followed only to the same server. The connection is kept between the requests of one round. Another
+//! thread may end the running request ([`Http::interrupt_handle`]); what is deleted after that still is. On a machine
 //! in memory a request is the file `http/HOST[:PORT]/PATH?QUERY`, or `index.json` in it where it is a directory:
 //! its bytes are the answer with status 200, unless they begin with `HTTP 401` and perhaps headers up to an empty line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use url::Url;
 
 use crate::config::Trust;
 use crate::host::{Errno, FILE_MAX, Host, Source};
@@ -21,6 +25,10 @@ mod wire;
 pub const BODY_MAX: usize = 4 << 20;
 /// Redirects that are followed.
 const REDIRECTS_MAX: usize = 3;
+/// The most that a DELETE may take: it is what is done at the end, when somebody waits.
+const DELETE_MAX: Duration = Duration::from_millis(1500);
+/// How long a POST may go on after an interruption: one that is cut may leave a session behind whose name nobody knows.
+const POST_GRACE: Duration = Duration::from_secs(1);
 
 /// A client of one server.
 pub struct Http {
@@ -31,6 +39,10 @@ pub struct Http {
     timeout: Duration,
     runtime: Option<Runtime>,
     connection: Option<wire::Connection>,
+    /// Whether it was interrupted.
+    stop: Arc<watch::Sender<bool>>,
+    /// The other server that it redirects to; the first one, until it answers again: some name a new one each time.
+    elsewhere: Option<String>,
 }
 
 /// What a server answered.
@@ -42,6 +54,14 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Its body as text, without the mark that some write before it (U+FEFF in UTF-8), which is no part of JSON.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        self.body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&self.body)
+    }
 }
 
 /// Why a server gave no answer.
@@ -68,6 +88,9 @@ pub enum Failure {
     /// It sends us elsewhere.
     #[error("it redirects to {0}, which is another server and not followed; write that one as url")]
     Redirect(String),
+    /// We stop.
+    #[error("interrupted, since the agent stops")]
+    Stopped,
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -90,7 +113,19 @@ impl Http {
         let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
         let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
         let origin = format!("{scheme}://{}", authority.as_str().rsplit('@').next().unwrap_or_default());
-        Some(Self { origin, uri, trust: trust.clone(), timeout, runtime: None, connection: None })
+        let stop = Arc::new(watch::Sender::new(false));
+        let trust = trust.clone();
+        Some(Self { origin, uri, trust, timeout, runtime: None, connection: None, stop, elsewhere: None })
+    }
+
+    /// What another thread calls once to end this client: the running request fails at once (a POST after a second), and
+    /// so does every later one but DELETE, which has a connection and a short time of its own.
+    #[must_use]
+    pub fn interrupt_handle(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let stop = Arc::clone(&self.stop);
+        Arc::new(move || {
+            stop.send_replace(true);
+        })
     }
 
     /// The server: `https://bmc`.
@@ -104,26 +139,20 @@ impl Http {
     /// # Errors
     /// Why there is no answer.
     pub fn get(&mut self, host: &Host, path: &str, headers: &HeaderMap) -> Result<Answer, Failure> {
-        let mut path = path.to_owned();
-        for _ in 0..=REDIRECTS_MAX {
-            let request = Request { method: Method::GET, path, headers: headers.clone(), body: Bytes::new() };
-            let answer = self.send(host, &request)?;
-            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
-                return Ok(answer);
-            }
-            path = self.redirect(&answer)?;
-        }
-        Err(Failure::Other("it redirects in a circle".into()))
+        let (path, headers) = (path.to_owned(), headers.clone());
+        let request = Request { method: Method::GET, path, headers, body: Bytes::new() };
+        self.follow(host, request, &[301, 302, 303, 307, 308])
     }
 
-    /// Posts JSON to a path.
+    /// Posts JSON to a path. It is posted again only where a redirect says so, and only to the same server.
     ///
     /// # Errors
     /// Why there is no answer.
     pub fn post(&mut self, host: &Host, path: &str, headers: &HeaderMap, body: Vec<u8>) -> Result<Answer, Failure> {
         let mut headers = headers.clone();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.send(host, &Request { method: Method::POST, path: path.to_owned(), headers, body: body.into() })
+        let request = Request { method: Method::POST, path: path.to_owned(), headers, body: body.into() };
+        self.follow(host, request, &[307, 308])
     }
 
     /// Deletes what is at a path.
@@ -142,12 +171,34 @@ impl Http {
         (path.starts_with('/') && !path.starts_with("//")).then(|| path.to_owned())
     }
 
-    fn redirect(&self, answer: &Answer) -> Result<String, Failure> {
-        let target = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        self.path_of(target).ok_or_else(|| {
-            let server = target.split('/').take(3).collect::<Vec<_>>().join("/");
-            Failure::Redirect(if server.is_empty() { "nowhere".into() } else { server })
-        })
+    /// Sends a request, and again to where an answer of one of these statuses leads.
+    fn follow(&mut self, host: &Host, mut request: Request, redirects: &[u16]) -> Result<Answer, Failure> {
+        for _ in 0..=REDIRECTS_MAX {
+            let answer = self.send(host, &request)?;
+            if !redirects.contains(&answer.status) {
+                self.elsewhere = None;
+                return Ok(answer);
+            }
+            request.path = self.redirect(&request.path, &answer)?;
+        }
+        Err(Failure::Other("it redirects in a circle".into()))
+    }
+
+    /// The path on this server to which the answer to `path` leads.
+    fn redirect(&mut self, path: &str, answer: &Answer) -> Result<String, Failure> {
+        let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let base = Url::parse(&format!("{}{path}", self.origin)).ok();
+        let target = location.zip(base.as_ref()).and_then(|(location, base)| base.join(location).ok());
+        let (Some(base), Some(target)) = (base, target) else {
+            return Err(Failure::Other("it redirects, but does not say where to".into()));
+        };
+        if target.origin() == base.origin() {
+            let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
+            return Ok(format!("{}{query}", target.path()));
+        }
+        // Without a user and password that may stand in it.
+        let server = format!("{}://{}", target.scheme(), &target[url::Position::BeforeHost..url::Position::AfterPort]);
+        Err(Failure::Redirect(self.elsewhere.get_or_insert(server).clone()))
     }
 
     fn send(&mut self, host: &Host, request: &Request) -> Result<Answer, Failure> {
@@ -169,11 +220,27 @@ impl Http {
                 none.insert(built.map_err(|error| Failure::Other(format!("cannot start the network: {error}")))?)
             }
         };
-        let kept = self.connection.take();
-        let (uri, trust, limit) = (&self.uri, &self.trust, self.timeout);
+        let mut stop = self.stop.subscribe();
+        let last = request.method == Method::DELETE;
+        if *stop.borrow() && !last {
+            return Err(Failure::Stopped);
+        }
+        let kept = self.connection.take().filter(|_| !*stop.borrow());
+        let limit = if last { self.timeout.min(DELETE_MAX) } else { self.timeout };
+        let (uri, trust) = (&self.uri, &self.trust);
         let answer = runtime.block_on(async {
-            let exchange = wire::exchange(uri, trust, kept, request);
-            tokio::time::timeout(limit, exchange).await.unwrap_or(Err(Failure::Timeout(limit)))
+            let exchange = tokio::time::timeout(limit, wire::exchange(uri, trust, kept, request));
+            let stopped = async {
+                // Nobody else can close it: the sender is ours.
+                let _ = stop.wait_for(|stop| *stop && !last).await;
+                if request.method == Method::POST {
+                    tokio::time::sleep(POST_GRACE).await;
+                }
+            };
+            tokio::select! {
+                answer = exchange => answer.unwrap_or(Err(Failure::Timeout(limit))),
+                () = stopped => Err(Failure::Stopped),
+            }
         });
         let (answer, connection) = answer?;
         self.connection = connection;

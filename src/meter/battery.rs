@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::host::{Errno, Host, Kept};
-use crate::meter::sysfs::{number, parse, parse_signed, plausible, text, why};
+use crate::meter::sysfs::{forbidden, number, parse, parse_signed, plausible, text, why};
 use crate::meter::{Backend, Domain, Found, Meter, Reading, Value, Why, Zone};
 use crate::unit::Microwatts;
 
@@ -66,6 +66,7 @@ fn discover(host: &Host, _: &Config) -> Found {
     let mut names = Vec::new();
     let _ = host.list(CLASS, |name, _, _| names.push(String::from_utf8_lossy(name).into_owned()));
     names.sort();
+    let mut lacks = Vec::new();
     let mut found = Supplies { zones: Vec::new(), batteries: Vec::new(), mains: Vec::new(), buffer: Vec::new() };
     for name in names {
         let dir = format!("{CLASS}/{name}");
@@ -73,15 +74,19 @@ fn discover(host: &Host, _: &Config) -> Found {
             continue;
         }
         match text(host, &format!("{dir}/type")).as_deref() {
-            Some("Battery") if gives_power(host, &dir) => found.add(host, &name, &dir),
-            Some("Battery" | "UPS") | None => {}
+            Some("Battery") => match lack(host, &dir) {
+                None => found.add(host, &name, &dir),
+                Some(lack) => lacks.push(format!("; {name} {lack}")),
+            },
+            Some("UPS") | None => {}
             // Mains, USB and its kinds, Wireless.
             Some(_) if exists(host, &format!("{dir}/online")) => found.mains.push(Kept::new(format!("{dir}/online"))),
             Some(_) => {}
         }
     }
     if found.zones.is_empty() {
-        return Found::Absent(format!("no battery with a power under {}", host.shown(CLASS)));
+        let absent = || Found::Absent(format!("no battery with a power under {}{}", host.shown(CLASS), lacks.concat()));
+        return forbidden(host, CLASS).unwrap_or_else(absent);
     }
     Found::Meters(vec![Box::new(found)])
 }
@@ -102,12 +107,18 @@ fn exists(host: &Host, path: &str) -> bool {
     host.read(path, &mut Vec::new()) != Err(Errno::NOENT)
 }
 
-/// Whether a battery is in its bay and says what it gives.
-fn gives_power(host: &Host, dir: &str) -> bool {
+/// What a battery lacks to be read; `None`: it is in its bay and says what it gives.
+fn lack(host: &Host, dir: &str) -> Option<&'static str> {
     let has = |name: &str| exists(host, &format!("{dir}/{name}"));
-    number(host, &format!("{dir}/present")) != Some(0)
-        && has("status")
-        && (has("power_now") || (has("current_now") && has("voltage_now")))
+    if number(host, &format!("{dir}/present")) == Some(0) {
+        Some("is not in its bay")
+    } else if !has("status") {
+        Some("has no status")
+    } else if has("power_now") || (has("current_now") && has("voltage_now")) {
+        None
+    } else {
+        Some("has no power_now, nor current_now with voltage_now")
+    }
 }
 
 impl Supplies {
@@ -242,6 +253,24 @@ fn product(microamperes: u64, microvolts: u64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_battery_lacks_is_said() {
+        let mut memory = crate::host::memory::Memory::default();
+        let mut file = |name: &str, text: &str| memory.set_file(&format!("{CLASS}/{name}"), text.as_bytes()).unwrap();
+        file("BAT0/type", "Battery\n");
+        file("BAT0/power_now", "9000000\n");
+        file("BAT1/type", "Battery\n");
+        file("BAT1/status", "Full\n");
+        file("BAT2/type", "Battery\n");
+        file("BAT2/present", "0\n");
+        let Found::Absent(what) = discover(&Host::memory(memory), &Config::default()) else { panic!("found") };
+        assert_eq!(
+            what,
+            "no battery with a power under /sys/class/power_supply; BAT0 has no status; BAT1 has no power_now, nor \
+             current_now with voltage_now; BAT2 is not in its bay"
+        );
+    }
 
     #[test]
     fn the_sign_says_nothing() {

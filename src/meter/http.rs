@@ -4,7 +4,7 @@
 //! energy counter in Wh, kWh or J. A counter is kept in millionths of a watt-hour (3,600 µJ, exactly) or in µJ, so that no
 //! digit is lost. It moves in coarse steps, 1 Wh on many plugs: while it stands still its interval goes on, for up to
 //! 5 min, so that a step is booked to the time in which it was drawn. It is taken to start again, not to wrap, when it
-//! falls. Numbers may be strings. Negative ones are refused. What is absent or refused is said with the address.
+//! falls. Numbers may be strings. Negative ones are refused. What is absent or refused is said with the zone and the address.
 
 use http::{HeaderMap, header};
 use serde_json::Value as Json;
@@ -14,7 +14,7 @@ use crate::host::http::{Http, basic};
 use crate::host::{Host, read_file};
 use crate::meter::redfish::lockout::Lockout;
 use crate::meter::redfish::payload::number;
-use crate::meter::slow::{Slow, Source, Trouble};
+use crate::meter::slow::{Interrupt, Slow, Source, Trouble};
 use crate::meter::{Backend, Domain, Found, Meter, Sensor, Value, Why, Zone};
 use crate::unit::Microwatts;
 
@@ -79,7 +79,7 @@ impl Plug {
     }
 
     fn trouble(&self, why: Why, what: &str) -> Trouble {
-        Trouble { why, what: format!("{}: {what}", self.shown) }
+        Trouble { why, what: format!("{}: {}: {what}", self.zone.id, self.shown) }
     }
 
     fn read(&mut self, host: &Host) -> Result<Value, Trouble> {
@@ -96,7 +96,7 @@ impl Plug {
             }
             status => return Err(self.trouble(Why::Gone, &format!("HTTP {status}"))),
         }
-        let doc: Json = serde_json::from_slice(&answer.body)
+        let doc: Json = serde_json::from_slice(answer.text())
             .map_err(|_| self.trouble(Why::Malformed, "the answer is no JSON, or half of it"))?;
         let pointer = if self.settings.power.is_empty() { &self.settings.energy } else { &self.settings.power };
         let found = doc.pointer(pointer);
@@ -105,7 +105,10 @@ impl Plug {
                 None => "nothing",
                 Some(Json::Null) => "null",
                 Some(Json::String(_)) => "a text",
-                Some(_) => "something else",
+                Some(Json::Bool(_)) => "true/false",
+                Some(Json::Object(_)) => "an object",
+                Some(Json::Array(_)) => "a list",
+                Some(Json::Number(_)) => "a number that is too large",
             };
             return Err(self.trouble(Why::Malformed, &format!("expected a number at {pointer}, found {found}")));
         };
@@ -148,6 +151,10 @@ impl Source for Plug {
             return Err(refusal);
         }
         self.read(host).map(|value| vec![(self.zone.clone(), value)])
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        Some(self.http.interrupt_handle())
     }
 }
 

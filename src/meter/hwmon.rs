@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::host::{Errno, Host, Kept};
 use crate::meter::hwmon::chips::Place;
 use crate::meter::hwmon::directory::{Channel, Chip, Files};
-use crate::meter::sysfs::{parse, parse_signed, plausible, power, why};
+use crate::meter::sysfs::{forbidden, parse, parse_signed, plausible, power, why};
 use crate::meter::{Backend, Claim, Found, Meter, Reading, Sensor, Value, Why, Zone};
 
 mod chips;
@@ -86,7 +86,8 @@ fn discover(host: &Host, _: &Config) -> Found {
     nest(&mut zones, &places);
     hwmon.zones = zones.into_iter().map(|(zone, _)| Arc::new(zone)).collect();
     match (hwmon.zones.is_empty(), readable, denied) {
-        (true, ..) => Found::Absent(format!("no chip with power or energy under {}", host.shown(CLASS))),
+        (true, ..) => forbidden(host, CLASS)
+            .unwrap_or_else(|| Found::Absent(format!("no chip with power or energy under {}", host.shown(CLASS)))),
         (_, false, Some(path)) => Found::Denied { path, advice: ADVICE.to_owned(), meters: vec![Box::new(hwmon)] },
         _ => Found::Meters(vec![Box::new(hwmon)]),
     }

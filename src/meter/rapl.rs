@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::host::{EntryKind, Errno, Host, Kept, is_denied};
-use crate::meter::sysfs::{number, parse, power, text, why};
+use crate::meter::sysfs::{forbidden, number, parse, power, text, why};
 use crate::meter::{Backend, Claim, Domain, Found, Meter, Reading, Sensor, Socket, Value, Why, Zone};
 use crate::unit::Microwatts;
 
@@ -51,7 +51,8 @@ struct Found0 {
 fn discover(host: &Host, _: &Config) -> Found {
     let directories = directories(host);
     if directories.is_empty() {
-        return Found::Absent(format!("no zones under {}", host.shown(CLASS)));
+        let absent = || Found::Absent(format!("no zones under {}", host.shown(CLASS)));
+        return forbidden(host, CLASS).unwrap_or_else(absent);
     }
     let mut rapl = Rapl { zones: Vec::new(), files: Vec::new(), terminated: Vec::new(), buffer: Vec::new() };
     let mut ids = BTreeMap::new();

@@ -7,7 +7,7 @@
 //! (AMI); Fujitsu's own `ChassisPowerConsumption`; the supplies of `Power`, unless they state their rating. Entries are never
 //! added up: those for processors and memory are in the first. Gauges in W, mostly whole ones, refreshed every 1 to 10 s.
 //! 0 W for a running machine is refused; null, as BMCs say while they start, is no reading. What goes wrong is said once
-//! with the address, and the next round tries again; after three failed rounds the BMC is looked over anew.
+//! with the address that failed first, and the next round tries again; after three failed rounds the BMC is looked over anew.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 
 use crate::config::{Config, Redfish as Settings};
 use crate::host::Host;
-use crate::meter::slow::{Slow, Source, Trouble};
+use crate::meter::slow::{Interrupt, Slow, Source, Trouble};
 use crate::meter::{Backend, Claim, Domain, Found, Value, Why, Zone};
 use crate::unit::Microwatts;
 
@@ -43,7 +43,7 @@ fn discover(host: &Host, config: &Config) -> Found {
     let Some(bmc) = Bmc::new(settings) else {
         return Found::Absent("meters.redfish.url is not set".into());
     };
-    let source = Redfish { bmc, settings: settings.clone(), plan: Vec::new(), failed: 0 };
+    let source = Redfish { bmc, settings: settings.clone(), plan: Vec::new(), failed: 0, said: None };
     let every = settings.interval.max(Duration::from_secs(1));
     Found::Meters(vec![Box::new(Slow::start(Box::new(source), "redfish", every, host))])
 }
@@ -54,6 +54,8 @@ struct Redfish {
     /// What is asked each round; empty: to be found.
     plan: Vec<Target>,
     failed: u32,
+    /// What was said of the last round, if it failed.
+    said: Option<Trouble>,
 }
 
 /// A chassis and the way to its power.
@@ -85,14 +87,29 @@ type Readings = Vec<(Zone, Value)>;
 impl Source for Redfish {
     fn ask(&mut self, host: &Host) -> Result<Readings, Trouble> {
         if let Some(refusal) = self.bmc.pauses() {
-            return Err(refusal);
+            return Err(self.same(refusal));
         }
         let answer = self.round(host);
         self.failed = if answer.is_ok() { 0 } else { self.failed + 1 };
         if self.failed >= PATIENCE {
             self.plan.clear();
         }
-        answer
+        if answer.is_ok() {
+            self.said = None;
+        }
+        answer.map_err(|trouble| self.same(trouble))
+    }
+
+    fn interrupt(&self) -> Option<Interrupt> {
+        Some(self.bmc.interrupt_handle())
+    }
+
+    fn closes(&self) -> bool {
+        self.bmc.is_open()
+    }
+
+    fn logs_in(&self) -> bool {
+        true
     }
 
     fn close(&mut self, host: &Host) {
@@ -101,6 +118,14 @@ impl Source for Redfish {
 }
 
 impl Redfish {
+    /// The same reason as in the round before is said in the same words, whichever document it was this time: those that
+    /// are asked for change when the BMC is looked over anew.
+    fn same(&mut self, trouble: Trouble) -> Trouble {
+        let reason = |trouble: &Trouble| trouble.what.split_once(": ").map(|(_, reason)| reason.to_owned());
+        let same = self.said.take().filter(|said| said.why == trouble.why && reason(said) == reason(&trouble));
+        self.said.insert(same.unwrap_or(trouble)).clone()
+    }
+
     fn round(&mut self, host: &Host) -> Result<Readings, Trouble> {
         // The first reading is that of the look around: a BMC that needs 20 s for it is not asked twice.
         self.bmc.remember(self.plan.is_empty());
@@ -113,6 +138,11 @@ impl Redfish {
                 Ok(found) => readings.extend(found),
                 Err(problem) if problem.only_this => trouble = Some(problem.trouble),
                 Err(problem) => return Err(problem.trouble),
+            }
+        }
+        if self.bmc.is_stuck() {
+            for (zone, _) in readings.iter_mut().filter(|(zone, _)| zone.parent.is_none()) {
+                zone.why.push_str("; the session cannot be closed at the end: the login did not say where it is");
             }
         }
         match trouble {

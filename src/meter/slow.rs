@@ -32,6 +32,11 @@ pub trait Source: Send {
         false
     }
 
+    /// Whether a question may leave something to close.
+    fn logs_in(&self) -> bool {
+        false
+    }
+
     /// What ends a running question, if that can be done.
     fn interrupt(&self) -> Option<Interrupt> {
         None
@@ -146,6 +151,7 @@ impl Desk {
 
     fn work(&self, source: &mut dyn Source, host: &Host, every: Duration) {
         loop {
+            self.lock().closes |= source.logs_in();
             let asked = clock::now();
             let answer = source.ask(host);
             let answered = clock::now();

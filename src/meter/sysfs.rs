@@ -6,7 +6,7 @@
 //! See the kernel's Documentation/hwmon/sysfs-interface.rst.
 
 use crate::host::{Errno, Host, is_denied};
-use crate::meter::{Value, Why};
+use crate::meter::{Found, Value, Why};
 use crate::unit::Microwatts;
 
 /// "Unknown" in 32 bits.
@@ -59,6 +59,16 @@ pub fn why(errno: Errno) -> Why {
     }
 }
 
+/// What to say of a class in which nothing was found: that it may not be listed; `None` where it may, or is not there.
+#[must_use]
+pub fn forbidden(host: &Host, class: &str) -> Option<Found> {
+    host.list(class, |_, _, _| {}).err().filter(|errno| is_denied(*errno))?;
+    let advice = "the directory cannot be listed: run as root, or grant CAP_DAC_READ_SEARCH (systemd: \
+                  AmbientCapabilities=CAP_DAC_READ_SEARCH)"
+        .to_owned();
+    Some(Found::Denied { path: host.shown(class), advice, meters: Vec::new() })
+}
+
 /// The text of an attribute without white space around it; `None` if it cannot be read or is empty.
 #[must_use]
 pub fn text(host: &Host, path: &str) -> Option<String> {
@@ -98,6 +108,31 @@ mod tests {
         assert_eq!(parse(b"-1\n"), None);
         assert_eq!(parse(b"99999999999999999999999\n"), None);
         assert_eq!(parse(&[0xff]), None);
+    }
+
+    #[test]
+    fn what_may_not_be_listed_is_not_absent() {
+        use crate::host::memory::Memory;
+        let config = crate::config::Config::default();
+        for (class, backend) in [
+            ("sys/class/powercap", crate::meter::rapl::BACKEND),
+            ("sys/class/hwmon", crate::meter::hwmon::BACKEND),
+            ("sys/class/power_supply", crate::meter::battery::BACKEND),
+        ] {
+            let mut memory = Memory::default();
+            memory.set_dir(class).unwrap();
+            assert!(matches!((backend.discover)(&Host::memory(memory), &config), Found::Absent(_)), "{class}");
+            let mut memory = Memory::default();
+            memory.set_error(class, Some(Errno::ACCESS)).unwrap();
+            match (backend.discover)(&Host::memory(memory), &config) {
+                Found::Denied { path, advice, meters } => {
+                    assert!(path == format!("/{class}") && advice.contains("CAP_DAC_READ_SEARCH"), "{path} {advice}");
+                    assert!(meters.is_empty());
+                }
+                Found::Absent(what) => panic!("{class}: {what}"),
+                Found::Meters(_) => panic!("{class}: found"),
+            }
+        }
     }
 
     #[test]

@@ -2,11 +2,16 @@
 //!
 //! HTTP/1.1 by hyper over tokio's TCP, and rustls where the URL is https. A connection that was kept may have been
 //! closed by the server meanwhile without our seeing it, so an exchange that fails on one is tried once more on a new
-//! one. Authorities are read again for each connection: a renewed certificate needs no restart.
+//! one. Of several addresses of one name the next is tried beside the first after a moment (RFC 8305), so that one behind
+//! a firewall that answers nothing does not cost the whole time. Authorities are read again for each connection: a
+//! renewed certificate needs no restart. What is said of a failure holds no clock and no port of ours, so that the same
+//! failure reads the same each time.
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri, header};
@@ -17,10 +22,15 @@ use hyper_util::rt::TokioIo;
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::{Answer, BODY_MAX, Failure, Request};
 use crate::config::Trust;
 use crate::host::tls;
+
+/// How long an address is waited for before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(300);
 
 /// A connection that can carry another request.
 pub struct Connection(SendRequest<Full<Bytes>>);
@@ -48,15 +58,7 @@ async fn connect(uri: &Uri, trust: &Trust) -> Result<Connection, Failure> {
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let addresses = tokio::net::lookup_host((host, port)).await;
-    let addresses: Vec<_> = addresses.map_err(|error| Failure::Name(error.to_string()))?.collect();
-    let mut stream = Err(Failure::Name("it has no address".into()));
-    for address in addresses {
-        stream = TcpStream::connect(address).await.map_err(|error| of_io(&error));
-        if stream.is_ok() {
-            break;
-        }
-    }
-    let stream = stream?;
+    let stream = reach(addresses.map_err(|error| Failure::Name(error.to_string()))?.collect()).await?;
     let _ = stream.set_nodelay(true);
     if !secure {
         return begin(TokioIo::new(stream)).await;
@@ -65,8 +67,28 @@ async fn connect(uri: &Uri, trust: &Trust) -> Result<Connection, Failure> {
     let config = config.map_err(|error| Failure::Tls(error.to_string()))?;
     let name = ServerName::try_from(host.to_owned()).map_err(|error| Failure::Name(error.to_string()))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, stream).await.map_err(|error| of_handshake(&error))?;
+    let stream = connector.connect(name, stream).await.map_err(|error| of_io(&error))?;
     begin(TokioIo::new(stream)).await
+}
+
+/// A connection to the first of these that takes one.
+async fn reach(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
+    let mut tries = JoinSet::new();
+    let mut addresses = addresses.into_iter();
+    let mut failed = Failure::Name("it has no address".into());
+    loop {
+        if let Some(address) = addresses.next() {
+            tries.spawn(TcpStream::connect(address));
+        }
+        let patience = if addresses.len() > 0 { HEAD_START } else { Duration::MAX };
+        match timeout(patience, tries.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            // That one of them is up, and refuses, tells more than that another has no route.
+            Ok(Some(Ok(Err(error)))) if failed != Failure::Refused => failed = of_io(&error),
+            Ok(None) => return Err(failed),
+            Ok(Some(_)) | Err(_) => {}
+        }
+    }
 }
 
 async fn begin<T>(io: T) -> Result<Connection, Failure>
@@ -144,6 +166,9 @@ fn of_hyper(error: &hyper::Error) -> Failure {
 
 fn of_io(error: &io::Error) -> Failure {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Failure::Tls(format!("TLS: {}", of_tls(inner)));
+    }
     match error.kind() {
         ConnectionRefused => Failure::Refused,
         ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => Failure::Reset,
@@ -151,19 +176,90 @@ fn of_io(error: &io::Error) -> Failure {
     }
 }
 
-/// What went wrong before the connection was secure.
-fn of_handshake(error: &io::Error) -> Failure {
-    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return of_io(error);
+/// What went wrong with a connection that was to be secure. rustls's own texts hold the time of day and words of Rust.
+fn of_tls(error: &rustls::Error) -> String {
+    use rustls::Error::{
+        AlertReceived, General, InappropriateHandshakeMessage, InappropriateMessage, InvalidCertificate,
+        InvalidMessage, NoCertificatesPresented, PeerIncompatible, PeerMisbehaved,
     };
-    let advice = match inner {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "; name the authority's certificate as ca_file, or pin this one by its fingerprint"
+    match error {
+        InvalidCertificate(error) => of_certificate(error),
+        NoCertificatesPresented => "the server shows no certificate".into(),
+        InvalidMessage(_) => "what the server answers is no TLS; does it speak https on this port?".into(),
+        PeerIncompatible(_) => "the server speaks none that is still safe; at least TLS 1.2 is needed".into(),
+        AlertReceived(_) => "the server refused the connection; at least TLS 1.2 is needed".into(),
+        PeerMisbehaved(_) | InappropriateMessage { .. } | InappropriateHandshakeMessage { .. } => {
+            "the server does not keep to the protocol".into()
         }
-        rustls::Error::InvalidCertificate(_) => "; if it is the right server, pin its certificate by its fingerprint",
-        rustls::Error::InvalidMessage(_) => "; does it speak https on this port?",
-        rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_) => "; at least TLS 1.2 is needed",
-        _ => "",
+        General(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What is wrong with a certificate, and what to do.
+fn of_certificate(error: &CertificateError) -> String {
+    use CertificateError::{
+        BadEncoding, BadSignature, Expired, ExpiredContext, InvalidPurpose, InvalidPurposeContext, NotValidForName,
+        NotValidForNameContext, NotValidYet, NotValidYetContext, Revoked, UnknownIssuer,
     };
-    Failure::Tls(format!("TLS: {inner}{advice}"))
+    let pin = "; if it is the right server, pin its certificate by its fingerprint";
+    let what = match error {
+        UnknownIssuer | BadSignature => {
+            let what = if *error == UnknownIssuer {
+                "comes from no authority that is trusted"
+            } else {
+                "is not signed by the authority"
+            };
+            return format!(
+                "the server's certificate {what}; name the authority's certificate as ca_file, or pin this one by its \
+                 fingerprint"
+            );
+        }
+        Expired | ExpiredContext { .. } => "has expired",
+        NotValidYet | NotValidYetContext { .. } => "is not valid yet; is the clock of this machine right?",
+        NotValidForName => "is for another name",
+        NotValidForNameContext { expected, .. } => {
+            return format!("the server's certificate is not for the name {}{pin}", expected.to_str());
+        }
+        InvalidPurpose | InvalidPurposeContext { .. } => "is not meant for a server",
+        Revoked => "has been revoked",
+        BadEncoding => "cannot be read",
+        // Of the library below rustls, whose type is not to be had.
+        other if other.to_string().contains("CaUsedAsEndEntity") => "is an authority's own",
+        _ => "is not accepted",
+    };
+    format!("the server's certificate {what}{pin}")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_answers_nothing_does_not_cost_the_whole_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mute = TcpSocket::new_v4().unwrap();
+            mute.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let mute = mute.listen(1).unwrap();
+            let full = mute.local_addr().unwrap();
+            // With its queue full it drops whoever knocks.
+            let mut inside = Vec::new();
+            while let Ok(Ok(stream)) = timeout(HEAD_START, TcpStream::connect(full)).await {
+                inside.push(stream);
+            }
+            let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let open = open.local_addr().map(|address| (open, address)).unwrap();
+            let soon = Duration::from_secs(2);
+            let stream = timeout(soon, reach(vec![full, open.1])).await.unwrap().unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), open.1);
+            // One that refuses is passed over at once, and what is left is not forgotten.
+            drop(open.0);
+            assert_eq!(timeout(soon, reach(vec![open.1])).await.unwrap().unwrap_err(), Failure::Refused);
+            assert!(timeout(soon, reach(vec![open.1, full])).await.is_err(), "the other may still answer");
+            assert!(matches!(reach(Vec::new()).await, Err(Failure::Name(_))));
+        });
+    }
 }

@@ -3,9 +3,12 @@
 //! A login is a POST to `SessionService/Sessions`; the token of its answer stands in `X-Auth-Token` from then on, and the
 //! session is deleted at the end, since BMCs have few of them and forget none for half an hour. A token that is no longer
 //! taken is renewed once. BMCs lock accounts, so after a refusal the next try waits for 1, 3, 7 … rounds, up to ten
-//! minutes. A BMC without sessions is asked with basic authentication.
+//! minutes; so it does after a login that was not answered, since each may have taken a session. A login that does not
+//! state where its session is leaves one that cannot be deleted. A BMC without sessions is asked with basic
+//! authentication.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::Value as Json;
@@ -87,6 +90,24 @@ impl Bmc {
             lockout: Lockout::default(),
             remembered: None,
         })
+    }
+
+    /// What another thread calls once to end the running request and all that follow but [`Bmc::close`].
+    #[must_use]
+    pub fn interrupt_handle(&self) -> Arc<dyn Fn() + Send + Sync> {
+        self.http.interrupt_handle()
+    }
+
+    /// Whether there is a session to delete.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.path.is_some())
+    }
+
+    /// Whether there is a session that cannot be deleted, since the login did not say where it is.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.path.is_none())
     }
 
     /// Called once each round: whether it is still too early after a refusal.
@@ -173,22 +194,20 @@ impl Bmc {
         let path = self.sessions.clone();
         let body = serde_json::json!({"UserName": username, "Password": self.password()?}).to_string();
         let answer = self.http.post(host, &path, &common(), body.into_bytes());
-        let answer = answer.map_err(|failure| self.failed(&path, &failure))?;
+        let answer = answer.map_err(|failure| self.unanswered(&path, &failure))?;
         match answer.status {
             200..=299 => {
                 let Some(mut token) = answer.headers.get(TOKEN).cloned() else {
-                    return Err(self.problem(
-                        &path,
-                        Why::Malformed,
-                        "the login gave no X-Auth-Token; set meters.redfish.auth to basic",
-                        false,
-                    ));
+                    let what = "the login gave no X-Auth-Token; set meters.redfish.auth to basic";
+                    let problem = self.problem(&path, Why::Malformed, what, false);
+                    self.lockout.refuse(self.settings.interval, &problem.trouble);
+                    return Err(problem);
                 };
                 token.set_sensitive(true);
                 let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
                 let stated = location
                     .map(str::to_owned)
-                    .or_else(|| super::payload::link(&serde_json::from_slice(&answer.body).ok()?));
+                    .or_else(|| super::payload::link(&serde_json::from_slice(answer.text()).ok()?));
                 self.session = Some(Session { token, path: stated.as_deref().and_then(path_alone) });
                 Ok(())
             }
@@ -196,6 +215,10 @@ impl Bmc {
             404 | 405 | 501 => {
                 self.basic = true;
                 Ok(())
+            }
+            300..=399 => {
+                let what = format!("HTTP {}: the login is redirected, and not followed", answer.status);
+                Err(self.problem(&path, Why::Gone, &what, false))
             }
             status => Err(self.problem(
                 &path,
@@ -228,8 +251,8 @@ impl Bmc {
 
     fn document(&self, path: &str, answer: &Answer) -> Result<Json, Problem> {
         match answer.status {
-            200..=299 => serde_json::from_slice(&answer.body).map_err(|_| {
-                let text = answer.body.trim_ascii_start();
+            200..=299 => serde_json::from_slice(answer.text()).map_err(|_| {
+                let text = answer.text().trim_ascii_start();
                 let what = if text.starts_with(b"<") {
                     "the answer is a page of HTML and no JSON; is this a Redfish service?".to_owned()
                 } else {
@@ -249,6 +272,18 @@ impl Bmc {
     /// A refused login: the next one waits.
     fn refuse(&mut self, path: &str, status: u16) -> Problem {
         let problem = self.problem(path, Why::Denied, &self.advice(status), false);
+        self.lockout.refuse(self.settings.interval, &problem.trouble);
+        problem
+    }
+
+    /// A login that was not answered: the next one waits if it may have come in and taken a session.
+    fn unanswered(&mut self, path: &str, failure: &Failure) -> Problem {
+        use Failure::{Name, Redirect, Refused, Stopped, Tls};
+        if matches!(failure, Name(_) | Redirect(_) | Refused | Stopped | Tls(_)) {
+            return self.failed(path, failure);
+        }
+        let what = format!("the login: {failure} (tried ever less often, since each try may take a session)");
+        let problem = self.problem(path, Why::Gone, &what, false);
         self.lockout.refuse(self.settings.interval, &problem.trouble);
         problem
     }
