@@ -520,10 +520,15 @@ fn the_meters_read_over_the_network_and_log_out() {
     let host = live();
     let mut config = Config::default();
     config.meters.redfish = login(&server, "https", pki.pinned());
-    let (meter, value) = first(&redfish::BACKEND, &config, &host);
+    let (mut meter, value) = first(&redfish::BACKEND, &config, &host);
     assert_eq!(value, Value::Power(Microwatts(344_200_000)));
     assert_eq!(meter.zones()[0].id, "redfish:1/environment");
-    drop(meter);
+    meter.stop();
+    let stopped = (0..400).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        meter.is_stopped()
+    });
+    assert!(stopped, "it did not end");
     assert_eq!(server.asked().last().unwrap(), "DELETE /redfish/v1/SessionService/Sessions/1");
 
     let server = Server::start(None, |_, _| say(r#"{"apower": "12.5"}"#));

@@ -171,7 +171,7 @@ impl Sampler {
             let fine = is_fine(book.state);
             // Between two answers of a slow meter nothing is known of it, and what troubles it as a whole is said once.
             let troubled = || self.agent.troubles().any(|(_, backend, _)| backend == book.zone.source);
-            if *before != fine && book.state != State::Pending && !(troubled() && !fine) {
+            if *before != fine && book.state != State::Pending && (fine || !troubled()) {
                 *before = fine;
                 if fine && book.zone.quality == Quality::Measured {
                     telemetry::info(&format!("meter {}: works again ({})", book.zone.id, book.state.as_str()));

@@ -236,3 +236,10 @@ impl Meter for Slow {
         out.copy_from_slice(&self.readings);
     }
 }
+
+impl Drop for Slow {
+    /// Its thread ends soon, and is not waited for.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
