@@ -157,6 +157,9 @@ fn settle(
     let reading = account.watched(reading, usage);
     let verdict = account.judge(reading);
     account.trace(verdict, reading.at);
+    if let Some(at) = account.last_reading() {
+        account.book.until = at;
+    }
     match verdict {
         Verdict::Booked { energy, covers, wrapped } => {
             account.book.state = if wrapped { State::Wrap } else { State::Ok };
@@ -221,4 +224,27 @@ fn divide(
 
 fn mean_power(energy: Microjoules, covers: Duration) -> crate::unit::Microwatts {
     crate::unit::Microwatts::from_watts(energy.watts_over(covers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_booking_ends_when_its_meter_was_read() {
+        let at = |seconds: u64| Timestamp { boot: Duration::from_secs(seconds), ..Timestamp::default() };
+        let zone = Arc::new(Zone::new("ipmi", "ipmi:dcmi", Domain::Host));
+        let (mut ledger, table, policy) = (Ledger::default(), Table::new(at(100)), Attribution::default());
+        let mut until = |now: u64, read: u64, value: Value| {
+            let reading = [Reading { at: at(read), value }];
+            let readings = [&zone].into_iter().zip(reading);
+            ledger.book(at(now), &readings, &Usage::default(), &table, &policy, false);
+            let book = &ledger.accounts()[0].book;
+            (book.until.boot.as_secs(), book.covers.as_secs())
+        };
+        assert_eq!(until(100, 100, Value::Missing(Why::Pending)), (100, 0), "nothing accepted yet");
+        assert_eq!(until(101, 96, Value::Power(crate::unit::Microwatts(1_000_000))), (96, 0), "its baseline");
+        assert_eq!(until(111, 106, Value::Power(crate::unit::Microwatts(2_000_000))), (106, 10));
+        assert_eq!(until(112, 112, Value::Missing(Why::Pending)), (106, 0));
+    }
 }

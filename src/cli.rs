@@ -159,7 +159,7 @@ fn load(common: &Common) -> anyhow::Result<Config> {
     let file = match &common.config {
         None => None,
         Some(path) => {
-            let bytes = host::read_file(path, CONFIG_MAX)
+            let bytes = host::read_stream(path, CONFIG_MAX, None)
                 .map_err(|error| UsageError(format!("{}: {error}; --config names a YAML file", path.display())))?;
             Some((path.clone(), bytes))
         }
@@ -212,5 +212,5 @@ fn print_line(line: &str) -> anyhow::Result<()> {
 
 /// Reads a file that the user named.
 fn read_named(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
-    host::read_file(path, MACHINE_MAX).with_context(|| format!("cannot read {}", path.display()))
+    host::read_stream(path, MACHINE_MAX, None).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -75,6 +75,9 @@ pub struct ZoneBook {
     pub measured: Option<Microjoules>,
     /// The interval that `measured` covers.
     pub covers: Duration,
+    /// The meter's own time of the last accepted reading, which a slow meter took before the tick: where the interval
+    /// that `measured` covers ends. The start where none has been accepted.
+    pub until: Timestamp,
     /// Idle part of `measured` (primary zones only).
     pub idle: Microjoules,
     /// Part of `measured` booked to workloads.

@@ -7,16 +7,18 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use rustix::io::Errno;
 
 use crate::config::HostRoots;
+pub use crate::host::file::{check_stream, create_file, read_file, read_stream};
 use crate::host::live::Live;
 use crate::host::memory::Memory;
 use crate::host::record::Recorder;
 use crate::unit::CpuTime;
 
+pub mod file;
 pub mod http;
 pub mod ipmi;
 pub mod live;
@@ -284,37 +286,6 @@ impl Host {
             Source::Memory(_) => format!("/{path}"),
         }
     }
-}
-
-/// Reads a file that is not the machine's (a configuration, a certificate, a recorded machine), of at most `limit`
-/// bytes: a device that never ends is not read to its end.
-///
-/// # Errors
-/// What the kernel said, or that the file is too large.
-#[allow(clippy::disallowed_methods)] // the one place that opens the user's own files
-pub fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {} MiB", limit >> 20)));
-    }
-    Ok(bytes)
-}
-
-/// Creates or truncates a file that the user named for output, readable by its owner only.
-///
-/// # Errors
-/// What the kernel said.
-#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // the one place that creates the user's own files
-pub fn create_file(path: &Path) -> io::Result<std::fs::File> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() {
-        // The mode of an existing file is not touched by opening it.
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    }
-    Ok(file)
 }
 
 /// Which errors mean "not allowed".

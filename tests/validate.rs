@@ -245,6 +245,23 @@ fn what_people_see() {
 }
 
 #[test]
+fn a_pipe_is_read_once_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = written(dir.path(), "node.machine", &machine(40));
+    let fifo = dir.path().join("wall");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let writer = std::thread::spawn({
+        let fifo = fifo.clone();
+        let csv: String = (1..=40).map(|second| format!("{second},{}", load(second))).collect::<Vec<_>>().join("\n");
+        move || std::fs::write(fifo, csv)
+    });
+    let report = replayed(config(), &machine, fifo.to_str().unwrap()).unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!((report.comparison.best().figures.samples, report.refused.count), (40, 0));
+}
+
+#[test]
 fn nothing_to_compare_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let machine = written(dir.path(), "node.machine", &machine(20));
@@ -254,7 +271,8 @@ fn nothing_to_compare_says_why() {
         assert!(!error.is::<wattribute::cli::UsageError>(), "exit code 1");
         error.to_string().replace(dir.path().to_str().unwrap(), "")
     };
-    assert_eq!(error(""), "nothing to compare: /wall.csv has 0 samples of the time of the run");
+    assert_eq!(error(""), "nothing to compare: /wall.csv is empty");
+    assert_eq!(error("time,watts\n"), "nothing to compare: /wall.csv has 0 samples of the time of the run");
     assert_eq!(
         error("time,watts\n100000000000,5\n100000000001,6\n"),
         "nothing to compare: /wall.csv has 0 samples of the time of the run, and 2 from before or after it; \

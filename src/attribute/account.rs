@@ -73,6 +73,7 @@ impl Account {
             start: now,
             measured: None,
             covers: Duration::ZERO,
+            until: now,
             idle: Microjoules::ZERO,
             attributed: Microjoules::ZERO,
             unattributed: Microjoules::ZERO,

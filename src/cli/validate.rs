@@ -3,6 +3,7 @@
 //! The agent is stepped as `once` does it, or runs a recorded machine in virtual time with `--replay`. The reference
 //! is another zone of the machine, or the file of a wattmeter, which is read at the end, because a logger may still
 //! write to it, and which must be there at the start, because ten minutes later is too late to hear of a wrong path.
+//! A pipe can be read once only, so at the start it is only looked at.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::host::memory::Memory;
 use crate::host::script::Script;
-use crate::host::{create_file, read_file};
+use crate::host::{check_stream, create_file, read_stream};
 use crate::telemetry;
 use crate::validate::gather::Gather;
 use crate::validate::lag::RANGE;
@@ -26,6 +27,8 @@ use crate::validate::{Comparison, Report, csv, html, report};
 
 /// The most that is read of a reference file.
 const FILE_MAX: u64 = 64 << 20;
+/// For how long a pipe that is the reference may be silent when it is read.
+const SILENCE: Duration = Duration::from_secs(10);
 /// For how long a live run waits for a reference zone that it does not see (s).
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -85,8 +88,8 @@ pub fn replayed(config: Config, file: &Path, named: &str) -> anyhow::Result<Repo
 /// A name that a file has is a file; a zone's id has a colon.
 fn reference(named: &str) -> anyhow::Result<Reference> {
     let path = Path::new(named);
-    match read_file(path, FILE_MAX) {
-        Ok(_) => Ok(Reference::File(path.to_owned())),
+    match check_stream(path, FILE_MAX) {
+        Ok(()) => Ok(Reference::File(path.to_owned())),
         Err(error) if named.contains(':') && error.kind() == std::io::ErrorKind::NotFound => {
             Ok(Reference::Zone(named.to_owned()))
         }
@@ -155,7 +158,10 @@ fn compare(gather: Gather, reference: &Reference) -> anyhow::Result<Report> {
         Reference::Zone(id) => (id.clone(), std::mem::take(&mut run.reference)),
         Reference::File(path) => {
             let name = path.display().to_string();
-            let bytes = read_file(path, FILE_MAX).with_context(|| format!("cannot read {name}"))?;
+            let bytes = read_stream(path, FILE_MAX, Some(SILENCE)).with_context(|| format!("cannot read {name}"))?;
+            if bytes.iter().all(u8::is_ascii_whitespace) {
+                return Err(anyhow!("nothing to compare: {name} is empty"));
+            }
             let read = csv::parse(&bytes, run.start).map_err(|error| anyhow!("{name}: {error}"))?;
             run.refused = read.refused;
             let near = -RANGE..=run.duration + RANGE;

@@ -1,10 +1,11 @@
 //! The file of a wattmeter: rows of time and power, as loggers write them. RFC 4180 and what is made of it in the field.
 //!
 //! Fields are separated by semicolons, tabs or commas, whichever the first row has; with the first two a number may
-//! have a decimal comma. A header names the columns (`time`, `timestamp`, `t`, `seconds`; `watts`, `power`, `power_mw`,
+//! have a decimal comma, with commas only in quotes. A header names the columns (`time`, `timestamp`, `t`, `seconds`; `watts`, `power`, `power_mw`,
 //! …); without one they are the first two. A time is RFC 3339, or a number: seconds, ms, µs or ns since 1970 by its
 //! magnitude, and below 10⁸ seconds since the start of the run. `#` begins a comment. A row that cannot be read costs
-//! that row only, with its line and the reason.
+//! that row only, with its line and the reason; one with more fields than the first row is such a row, because a
+//! decimal comma without quotes cuts a number in two.
 
 use std::borrow::Cow;
 
@@ -13,6 +14,8 @@ use crate::validate::truth::Refused;
 
 /// Numbers below this are seconds since the start, not since 1970.
 const RELATIVE: f64 = 1e8;
+/// The most fields of a row.
+const FIELDS_MAX: usize = 1024;
 /// The columns of time, in order of preference.
 const TIMES: &[&str] = &["time", "timestamp", "t", "seconds", "time_s", "timestamp_s", "unix", "epoch", "datetime"];
 /// The columns of power, in order of preference, and their unit in watts.
@@ -80,7 +83,13 @@ pub fn parse(bytes: &[u8], start: f64) -> Result<Csv, String> {
     let mut rows = rows.by_ref().peekable();
     let Some((_, first)) = rows.peek() else { return Ok(Csv::default()) };
     let dialect = dialect(first);
-    let header = columns(&fields(first, dialect), dialect)?;
+    let first = fields(first, dialect, FIELDS_MAX + 1);
+    if first.len() > FIELDS_MAX {
+        return Err(format!("more than {FIELDS_MAX} fields in its first row"));
+    }
+    let header = columns(&first, dialect)?;
+    // A title of one field stands above rows of two.
+    let width = first.len().max(2);
     if header.is_some() {
         rows.next();
     }
@@ -88,7 +97,7 @@ pub fn parse(bytes: &[u8], start: f64) -> Result<Csv, String> {
     let mut refused = Refused::default();
     let mut read = Vec::new();
     for (line, row) in rows {
-        match sample(row, columns, dialect) {
+        match sample(row, columns, width, dialect) {
             Ok((when, watts)) => read.push((line, when, watts)),
             Err(why) => refused.add(|| format!("line {line}"), || why),
         }
@@ -116,11 +125,11 @@ fn dialect(row: &str) -> Dialect {
     Dialect { separator, decimal_comma: separator != ',' }
 }
 
-/// The fields of a row, without their quotes.
-fn fields(row: &str, dialect: Dialect) -> Vec<Cow<'_, str>> {
+/// The fields of a row, without their quotes, and no more than `most`.
+fn fields(row: &str, dialect: Dialect, most: usize) -> Vec<Cow<'_, str>> {
     let mut found = Vec::new();
     let mut rest = Some(row);
-    while let Some(text) = rest {
+    while let Some(text) = rest.filter(|_| found.len() < most) {
         let inner = text.trim_start_matches(' ');
         let quoted = inner.strip_prefix('"').and_then(|inner| {
             let mut from = 0;
@@ -165,8 +174,17 @@ fn columns(header: &[Cow<'_, str>], dialect: Dialect) -> Result<Option<Columns>,
     Ok(Some(Columns { time, power, unit }))
 }
 
-fn sample(row: &str, columns: Columns, dialect: Dialect) -> Result<(When, f64), String> {
-    let fields = fields(row, dialect);
+fn sample(row: &str, columns: Columns, width: usize, dialect: Dialect) -> Result<(When, f64), String> {
+    // One more shows that there are more; a separator that only ends the row makes no field.
+    let fields = fields(row, dialect, width + 1);
+    let more = fields.get(width);
+    if more.is_some_and(|field| dialect.separator == ',' || !field.is_empty()) {
+        let advice = match dialect.separator {
+            ',' => "; write decimal commas in quotes, or semicolons between the fields",
+            _ => "",
+        };
+        return Err(format!("more than the {width} fields of the first row{advice}"));
+    }
     let field = |at: usize, what: &str| {
         let text = fields.get(at).map(AsRef::as_ref).filter(|text: &&str| !text.is_empty());
         text.ok_or_else(|| format!("no {what} in column {}", at + 1))
@@ -178,10 +196,12 @@ fn sample(row: &str, columns: Columns, dialect: Dialect) -> Result<(When, f64), 
 }
 
 fn number(text: &str, dialect: Dialect) -> Option<f64> {
-    if dialect.decimal_comma && text.matches(',').count() == 1 && !text.contains('.') {
-        return text.replace(',', ".").parse().ok();
-    }
-    text.parse().ok()
+    let Some((whole, decimals)) = text.split_once(',').filter(|_| !text.contains('.')) else {
+        return text.parse().ok();
+    };
+    // Among commas it was in quotes, where three digits may as well be thousands.
+    let is_decimal = dialect.decimal_comma || decimals.len() != 3;
+    is_decimal.then(|| format!("{whole}.{decimals}").parse().ok()).flatten()
 }
 
 fn when(text: &str, dialect: Dialect) -> Result<When, String> {
@@ -293,6 +313,37 @@ mod tests {
         assert_eq!(rows("2026-03-01t04:30:01-07:30,12.5\n2026-03-01T12:00:02.50z,13\n"), two);
         assert_eq!(rows(""), []);
         assert_eq!((days(1970, 1, 1), days(2000, 2, 29), days(2000, 3, 1)), (0, 11_016, 11_017));
+    }
+
+    #[test]
+    fn a_decimal_comma_without_quotes_is_not_cut() {
+        let refused = |text: &str| {
+            let csv = parse(text.as_bytes(), START).unwrap();
+            let said = csv.refused.first.iter().map(|one| format!("{}: {}", one.place, one.why)).collect::<Vec<_>>();
+            (csv.samples.len(), said.join(" | "))
+        };
+        let advice = "more than the 2 fields of the first row; \
+                      write decimal commas in quotes, or semicolons between the fields";
+        assert_eq!(refused("time,watts\n1,0,95\n2,95\n"), (1, format!("line 2: {advice}")));
+        assert_eq!(refused("1,95\n1,5,95,5\n"), (1, format!("line 2: {advice}")), "without a header");
+        assert_eq!(refused("time,watts\n1,0,\n"), (0, format!("line 2: {advice}")));
+        assert_eq!(refused("time;watts\n1;95;7\n"), (0, "line 2: more than the 2 fields of the first row".into()));
+        assert_eq!(refused("a logger\n1,95\n").0, 1, "a title is no first row");
+        assert_eq!(rows("time;watts\n1,5;95,25;\n"), [(1.5, 95.25)], "the separator ends the row");
+        assert_eq!(rows("time,watts\n\"1,5\",\"95,25\"\n"), [(1.5, 95.25)], "in quotes");
+        assert_eq!(refused("time,watts\n1,\"1,250\"\n"), (0, "line 2: '1,250' is no power".into()), "or thousands?");
+    }
+
+    #[test]
+    fn a_row_of_commas_is_not_read_to_its_end() {
+        let commas = ",".repeat(20_000_000);
+        let time = crate::clock::now().boot;
+        let csv = parse(format!("time,watts\n1,95\n{commas}\n2,96\n").as_bytes(), START).unwrap();
+        assert_eq!((csv.samples.len(), csv.refused.count), (2, 1));
+        let error = parse(commas.as_bytes(), START).unwrap_err();
+        assert_eq!(error, "more than 1024 fields in its first row");
+        let time = crate::clock::now().boot.saturating_sub(time);
+        assert!(time.as_secs() < 4, "{time:?}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The books of a run, from its snapshots: what each primary zone measured and when, and what a reference zone said.
 //!
-//! A zone that books late, because its meter is slow, spreads its energy evenly over the time that it covers. A
-//! booking ends at its tick, so pieces of a slow meter are placed to within one tick; their power is exact. The sum is
-//! known where every zone in it is known: a zone is needed since it first answered, and until it went for good. A
+//! A zone that books late, because its meter is slow, spreads its energy evenly over the time that it covers, which
+//! ends when its meter was read and not when that was booked: a lag of the books' own would look like one of the
+//! reference. What was measured before the run does not count. The sum is known where every zone in it is known: a zone is needed since it first answered, and until it went for good. A
 //! reference that `host:rest` is reckoned from would be compared with itself, so then the rest is left out of the sum.
 
+use crate::clock::Timestamp;
 use crate::export::{Snapshot, ZoneBook};
 use crate::meter::{Claim, Domain, Quality, Role, State, Zone};
 use crate::validate::series::{Member, Piece, Sample, Series};
@@ -100,7 +101,7 @@ impl Gather {
         self.ticks = snapshot.tick;
         self.zones.resize_with(snapshot.zones.len().max(self.zones.len()), Gathered::default);
         for (book, known) in snapshot.zones.iter().zip(&mut self.zones) {
-            known.take(book, self.now, snapshot.interval.as_secs_f64());
+            known.take(book, snapshot);
         }
     }
 
@@ -195,7 +196,8 @@ impl Gather {
 }
 
 impl Gathered {
-    fn take(&mut self, book: &ZoneBook, now: f64, tick: f64) {
+    fn take(&mut self, book: &ZoneBook, snapshot: &Snapshot) {
+        let now = seconds(snapshot);
         let primary = book.zone.role == Role::Primary;
         if self.zone.as_ref().is_none_or(|zone| !std::sync::Arc::ptr_eq(zone, &book.zone)) {
             self.zone = Some(std::sync::Arc::clone(&book.zone));
@@ -216,7 +218,7 @@ impl Gathered {
         }
         let pieces = if primary { &mut self.pieces } else { &mut self.beside };
         let end = pieces.last().map_or(0.0, |piece| piece.to);
-        pieces.extend(piece(book, now, tick, end));
+        pieces.extend(piece(book, snapshot.baseline, end));
     }
 
     /// What to say of a zone that is the reference.
@@ -261,15 +263,15 @@ pub(crate) fn seconds(snapshot: &Snapshot) -> f64 {
     snapshot.at.boot.saturating_sub(snapshot.baseline.boot).as_secs_f64()
 }
 
-/// What was booked at this tick as power over the time that it covers. `end` is the end of the piece before, which
-/// it joins if it is near; `tick` is the time since the last tick.
-pub(crate) fn piece(book: &ZoneBook, now: f64, tick: f64, end: f64) -> Option<Piece> {
+/// What was booked at this tick as power over the time that it covers, from the `baseline` on and from `end`, where
+/// the piece before ends.
+pub(crate) fn piece(book: &ZoneBook, baseline: Timestamp, end: f64) -> Option<Piece> {
     let covers = book.covers.as_secs_f64();
     let energy = book.measured.filter(|_| covers > 0.0)?;
-    let from = now - covers;
-    let near = (0.9 * tick).min(0.5 * covers);
-    let from = if from < end + near && end > 0.0 { end.max(from - near) } else { from };
-    (now > from).then(|| Piece { from, to: now, watts: energy.joules() / covers })
+    // Of a reading from before the baseline nothing is left.
+    let to = book.until.boot.saturating_sub(baseline.boot).as_secs_f64();
+    let from = (to - covers).max(end);
+    (to > from).then(|| Piece { from, to, watts: energy.joules() / covers })
 }
 
 fn refused(book: &ZoneBook) -> u64 {
@@ -284,7 +286,6 @@ mod tests {
 
     use super::*;
     use crate::attribute::account::Account;
-    use crate::clock::Timestamp;
     use crate::unit::Microjoules;
 
     fn at(seconds: u64) -> Timestamp {
@@ -301,10 +302,12 @@ mod tests {
         let measured = (covers > 0).then_some(Microjoules(joules * 1_000_000));
         let booked = Account::new(Arc::clone(zone), at(0)).book;
         let active = measured.unwrap_or_default();
-        ZoneBook { state, measured, covers: Duration::from_secs(covers), attributed: active, ..booked }
+        let (covers, until) = (Duration::from_secs(covers), Timestamp::default()); // when is for `snapshot` to say
+        ZoneBook { state, measured, covers, until, attributed: active, ..booked }
     }
 
-    fn snapshot(tick: u64, zones: Vec<ZoneBook>) -> Snapshot {
+    fn snapshot(tick: u64, mut zones: Vec<ZoneBook>) -> Snapshot {
+        zones.iter_mut().filter(|book| book.until == Timestamp::default()).for_each(|book| book.until = at(tick));
         let interval = Duration::from_secs(tick.min(1));
         Snapshot { tick, at: at(tick), baseline: at(0), interval, zones, ..Snapshot::default() }
     }
@@ -340,6 +343,28 @@ mod tests {
         assert_eq!(run.zones, ["rapl:package-0", "host:rest"], "beside a wattmeter it belongs to the sum");
         assert_eq!((run.books.span(), run.books.mean(0.0, 20.0)), (Some((0.0, 20.0)), Some(80.0)));
         assert_eq!(run.identity.measured, 25 * 50_000_000 + 2 * 300_000_000);
+    }
+
+    /// A package that is read at its tick, and a BMC that says every second what it was five seconds ago.
+    #[test]
+    fn a_reading_that_is_older_than_its_tick_is_no_lag() {
+        let package = zone("rapl:package-0", Domain::Package, Role::Primary);
+        let bmc = zone("ipmi:dcmi", Domain::Host, Role::Reference);
+        let scattered = |second: u64| (second / 7 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let load = |second: u64| 60 + ((scattered(second) * 120) >> 32);
+        let mut gather = Gather::new(Some(bmc.id.clone()));
+        for tick in 0..=300_u64 {
+            let until = Timestamp { boot: Duration::from_secs(995 + tick), ..Timestamp::default() };
+            let theirs = book(&bmc, State::Ok, 30 + load(tick.saturating_sub(5)), tick.min(1));
+            let ours = book(&package, State::Ok, load(tick), tick.min(1));
+            gather.tick(&snapshot(tick, vec![ours, ZoneBook { until, ..theirs }]));
+        }
+        let run = gather.finish();
+        assert_eq!((run.reference.span(), run.books.span()), (Some((0.0, 295.0)), Some((0.0, 300.0))));
+        let comparison = crate::validate::Comparison::of(&run.books, &run.reference).unwrap();
+        let seconds = comparison.lag.seconds().unwrap();
+        assert!(seconds.abs() < 0.3 && comparison.aligned.is_none(), "{seconds}");
+        assert!((comparison.raw.figures.bias() + 30.0).abs() < 1e-6, "{:?}", comparison.raw.figures);
     }
 
     #[test]

@@ -20,6 +20,16 @@ const MOVES: f64 = 0.01;
 pub const ALIKE: f64 = 0.5;
 /// How far the correlation must fall somewhere in the range.
 const PROMINENT: f64 = 0.05;
+/// In a run too short for all of ±60 s the correlation must be at least this,
+const SURE: f64 = 0.9;
+/// the load must cross its mean so often, where a few steps may resemble others by chance,
+const TURNS: usize = 4;
+/// or half as often with at least this correlation, which chance does not reach,
+const EXACT: f64 = 0.99;
+/// by this part of its standard deviation,
+const MARGIN: f64 = 0.25;
+/// and the lag must keep this part of the range away from its end.
+const NEAR: f64 = 0.1;
 /// Removing a lag must leave less than this part of what the correlation left unexplained.
 const CLEARLY: f64 = 0.8;
 
@@ -96,7 +106,55 @@ pub fn find(books: &Series, reference: &Series, step: f64) -> Lag {
             Some(Point { shift, correlation })
         })
         .collect();
-    judge(&curve, now.correlation().unwrap_or(0.0), range, now.count)
+    let found = judge(&curve, now.correlation().unwrap_or(0.0), range, now.count);
+    if range >= RANGE {
+        return found;
+    }
+    let turns = |shift: f64| {
+        let ours = grid.means(books, -shift);
+        let both: Vec<(f64, f64)> = ours.iter().zip(&theirs).filter_map(|(x, y)| Some(((*x)?, (*y)?))).collect();
+        crossings(both.iter().map(|pair| pair.0)).min(crossings(both.iter().map(|pair| pair.1)))
+    };
+    sure(found, &curve, range, pitch, turns)
+}
+
+/// What is left of a lag that was found in a run too short for all of ±60 s: the true one may lie outside of what was
+/// looked at, and a few steps of a load resemble each other by chance.
+fn sure(found: Lag, curve: &[Point], range: f64, pitch: f64, turns: impl Fn(f64) -> usize) -> Lag {
+    let Lag::Known { seconds, correlation, .. } = found else { return found };
+    // A meter that is on time, to a cell or two, is the usual one, and chance seldom hits just there.
+    let on_time = seconds.abs() <= 2.0 * pitch;
+    let fewest = if correlation >= EXACT { TURNS / 2 } else { TURNS };
+    let chance = correlation < SURE || !on_time && turns(seconds) < fewest;
+    if chance || !on_time && (range - seconds.abs() < NEAR * range || rises_at_an_end(curve, correlation)) {
+        let why = format!(
+            "the run is too short to be sure, it may lie beyond ±{range:.0} s: measure for at least three times the lag"
+        );
+        return Lag::Unknown(why);
+    }
+    found
+}
+
+/// Whether the correlation grows towards an end of the range, to something that beyond it may become a peak.
+fn rises_at_an_end(curve: &[Point], peak: f64) -> bool {
+    let rises = |end: Option<&Point>, inner: Option<&Point>| {
+        end.zip(inner).is_some_and(|(end, inner)| end.correlation > inner.correlation && end.correlation > 0.5 * peak)
+    };
+    let last = curve.len().saturating_sub(1);
+    rises(curve.first(), curve.get(2)) || rises(curve.get(last), curve.get(last.saturating_sub(2)))
+}
+
+/// How often a signal crosses its mean, by [`MARGIN`] on both sides.
+fn crossings(values: impl Iterator<Item = f64> + Clone) -> usize {
+    let moments = Moments::of(values.clone().map(|value| (value, value)));
+    let margin = MARGIN * moments.deviations().0;
+    let sides = values.filter(|value| (value - moments.x).abs() > margin).map(|value| value > moments.x);
+    let (mut count, mut before) = (0, None);
+    for side in sides {
+        count += usize::from(before.is_some_and(|before: bool| before != side));
+        before = Some(side);
+    }
+    count
 }
 
 /// What the curve of correlations says.
@@ -113,7 +171,8 @@ fn judge(curve: &[Point], before: f64, range: f64, count: usize) -> Lag {
         return unknown("both move too slowly to tell");
     }
     let (Some(left), Some(right)) = (index.checked_sub(1).and_then(|at| curve.get(at)), curve.get(index + 1)) else {
-        return Lag::Unknown(format!("it may lie beyond ±{range:.0} s"));
+        let advice = if range < RANGE { ": measure for at least three times the lag" } else { "" };
+        return Lag::Unknown(format!("it may lie beyond ±{range:.0} s{advice}"));
     };
     if has_rival(curve, index) {
         return unknown("the load repeats itself, so several lags fit equally well");
@@ -254,6 +313,84 @@ mod tests {
         let load = load();
         let far = why(&load, reference(1, 90.0, &load, |_| true));
         assert!(far.contains("do not move together") || far.contains("beyond"), "{far}");
+    }
+
+    /// A build: compilers on all CPUs, dips where units wait for each other, a linker on one CPU, and pauses.
+    fn build(seed: u64) -> impl Fn(f64) -> f64 {
+        let mut noise = Noise(seed);
+        let mut steps = Vec::new();
+        let mut at = -100.0;
+        while at < 2_000.0 {
+            let (watts, length) = match noise.uniform() {
+                kind if kind < 0.55 => (165.0 + 6.0 * noise.normal(), 1.0 + (4.0 * noise.uniform()).round()),
+                kind if kind < 0.75 => (120.0 + 15.0 * noise.normal(), 1.0 + (2.0 * noise.uniform()).round()),
+                kind if kind < 0.9 => (90.0 + 4.0 * noise.normal(), 3.0 + (8.0 * noise.uniform()).round()),
+                _ => (60.0 + 1.0 * noise.normal(), 2.0 + (10.0 * noise.uniform()).round()),
+            };
+            steps.push((at, watts));
+            at += length;
+        }
+        move |at| steps[steps.partition_point(|step| step.0 < at).max(1) - 1].1
+    }
+
+    type Load = Box<dyn Fn(f64) -> f64>;
+    type Seeded = fn(u64) -> Load;
+
+    /// Two levels, for as long as chance has it.
+    fn two(seed: u64, least: f64, more: f64) -> impl Fn(f64) -> f64 {
+        let mut noise = Noise(seed);
+        let mut steps = Vec::new();
+        let mut at = -100.0;
+        while at < 2_000.0 {
+            steps.push((at, if steps.len() % 2 == 0 { 60.0 } else { 180.0 }));
+            at += least + (more * noise.uniform()).round();
+        }
+        move |at| steps[steps.partition_point(|step| step.0 < at).max(1) - 1].1
+    }
+
+    /// How many of `seeds` have the right lag, an unknown and a wrong one, in a run of so many seconds.
+    fn told(seeds: u64, length: usize, lag: f64, load: Seeded) -> [usize; 3] {
+        let mut told = [0; 3];
+        for seed in 1..=seeds {
+            let (load, mut noise) = (load(seed), Noise(seed + 99));
+            let mut sample = |second: usize| {
+                let watts = load(float(second) - lag) * (1.0 + 0.02 * noise.normal());
+                Sample { at: float(second), watts, line: second }
+            };
+            let samples: Vec<Sample> = (1..=length).map(&mut sample).collect();
+            let found = Comparison::of(&books(length, &load), &Series::from_samples(&samples)).unwrap().lag;
+            told[match found.seconds() {
+                Some(seconds) if (seconds - lag).abs() < 1.0 => 0,
+                None => 1,
+                Some(_) => 2,
+            }] += 1;
+        }
+        told
+    }
+
+    /// A run of a minute cannot show a lag of 30 s, and must not show another one.
+    #[test]
+    fn a_run_too_short_for_its_lag_says_so() {
+        const SEEDS: u64 = 20;
+        let loads: [(&str, Seeded); 4] = [
+            ("steps", |seed| Box::new(seeded(seed))),
+            ("a build", |seed| Box::new(build(seed))),
+            ("two levels", |seed| Box::new(two(seed, 5.0, 20.0))),
+            ("two levels, slowly", |seed| Box::new(two(seed, 8.0, 30.0))),
+        ];
+        for (name, load) in loads {
+            for length in [60, 75, 90, 120] {
+                let (on_time, late) = (told(SEEDS, length, 0.0, load), told(SEEDS, length, 30.0, load));
+                println!("{name}, {length} s: right, unknown, wrong {on_time:?} on time, {late:?} at 30 s late");
+                assert_eq!(on_time, [20, 0, 0], "{name}, {length} s");
+                assert!(late[2] == 0 && (length < 120 || late[0] >= 15), "{name}, {length} s: {late:?}");
+            }
+        }
+        let load = seeded(3);
+        let samples = reference(1, 30.0, &load, |second| second <= 60);
+        let found = Comparison::of(&books(60, &load), &Series::from_samples(&samples)).unwrap().lag;
+        let Lag::Unknown(why) = found else { panic!("{found:?}") };
+        assert!(why.contains("measure for at least three times the lag"), "{why}");
     }
 
     /// Over many loads: the lag is found, and two loads that have nothing to do with each other have none.

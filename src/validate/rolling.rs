@@ -80,7 +80,6 @@ impl Rolling {
     /// Takes the next snapshot. Allocates only for zones beyond the 64th.
     pub fn push(&mut self, snapshot: &Snapshot) {
         let now = seconds(snapshot);
-        let tick = snapshot.interval.as_secs_f64();
         for column in self.lengths.iter_mut().chain([&mut self.ends]) {
             column.resize(snapshot.zones.len().max(column.len()), 0.0);
         }
@@ -101,8 +100,8 @@ impl Rolling {
             if in_sum {
                 self.fill(self.before, now, |cell, time| cell.needed += time);
             }
-            let Some(piece) = piece(book, now, tick, self.ends[index]) else { continue };
-            self.ends[index] = now;
+            let Some(piece) = piece(book, snapshot.baseline, self.ends[index]) else { continue };
+            self.ends[index] = piece.to;
             self.lengths[usize::from(theirs)][index] = piece.to - piece.from;
             self.fill(piece.from, piece.to, |cell, time| {
                 if theirs {

@@ -79,6 +79,7 @@ impl World {
             start: self.snapshot.at,
             measured: None,
             covers: Duration::ZERO,
+            until: self.snapshot.at,
             idle: Microjoules::ZERO,
             attributed: Microjoules::ZERO,
             unattributed: Microjoules::ZERO,
@@ -228,6 +229,7 @@ impl World {
         self.snapshot.at.wall += passed;
         for book in &mut self.snapshot.zones {
             book.covers = Duration::from_secs(1);
+            book.until = self.snapshot.at;
             book.state = State::Ok;
         }
         Arc::new(self.snapshot.clone())
