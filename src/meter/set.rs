@@ -162,8 +162,10 @@ impl MeterSet {
                 changed |= self.known.silent.remove(&zone.id);
             }
         }
-        changed |= self.checks.at_once(&self.zones, &self.readings, &mut self.known);
         if changed {
+            self.assign_roles();
+        }
+        if self.checks.at_once(&self.zones, &self.readings, &mut self.known) {
             self.assign_roles();
         }
     }
