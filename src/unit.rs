@@ -98,7 +98,7 @@ impl Microwatts {
 
     /// In watts.
     #[must_use]
-    #[allow(clippy::cast_precision_loss)]
+    #[allow(clippy::cast_precision_loss)] // exact below 2^53 µW = 9.0e9 W
     pub fn watts(self) -> f64 {
         self.0 as f64 * 1e-6
     }

@@ -8,13 +8,12 @@
 //! seconds. Batteries of mice and phones (`scope` Device) are no supply of the machine. All attributes are readable by
 //! everyone. See the kernel's Documentation/ABI/testing/sysfs-class-power.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::host::{Errno, Host, Kept};
-use crate::meter::sysfs::{forbidden, number, parse, parse_signed, plausible, text, why};
+use crate::meter::sysfs::{self, forbidden, number, parse, parse_signed, plausible, text, why};
 use crate::meter::{Backend, Domain, Found, Meter, Reading, Value, Why, Zone};
 use crate::unit::Microwatts;
 
@@ -93,13 +92,7 @@ fn discover(host: &Host, _: &Config) -> Found {
 
 /// Changes when a supply comes, goes or is registered anew.
 fn fingerprint(host: &Host) -> u64 {
-    let mut sum = 0_u64;
-    let _ = host.list(CLASS, |name, inode, _| {
-        let mut hasher = DefaultHasher::new();
-        (name, inode).hash(&mut hasher);
-        sum = sum.wrapping_add(hasher.finish());
-    });
-    sum
+    sysfs::fingerprint(host, CLASS)
 }
 
 /// Whether a file is there, readable now or not.

@@ -35,7 +35,8 @@ pub fn with_roles(zones: &[Arc<Zone>], known: &Known) -> Vec<Arc<Zone>> {
         part.as_ref().is_some_and(|(role, _)| is_metered_part(zone, *role, known))
     };
     let metered = known.parts_expected || zones.iter().zip(&parts).any(enters);
-    let chosen = choose(zones, known);
+    let candidates = zones.iter().zip(&parts).filter(|(_, part)| part.is_none()).map(|(zone, _)| zone);
+    let chosen = choose(candidates, known);
     let whole = |zone: &Zone| match &chosen {
         Some(group) if group_of(zone).as_ref() == Some(group) && metered => {
             (Role::Reference, "the whole machine: host:rest is what it has beyond the parts".to_owned())
@@ -151,10 +152,9 @@ fn group_of(zone: &Zone) -> Option<String> {
     }
 }
 
-/// The meter of the whole machine: the best of those that answer, else the best.
-fn choose(zones: &[Arc<Zone>], known: &Known) -> Option<String> {
+/// The meter of the whole machine among the candidates: the best of those that answer, else the best.
+fn choose<'a>(candidates: impl Iterator<Item = &'a Arc<Zone>>, known: &Known) -> Option<String> {
     let standing = |zone: &Zone| (!answers(zone, known), node_rank(zone));
-    let candidates = zones.iter().filter(|zone| part(zone, zones, known).is_none());
     candidates.min_by_key(|zone| (standing(zone), zone.id.clone())).and_then(|zone| group_of(zone))
 }
 

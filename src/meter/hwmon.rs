@@ -10,7 +10,6 @@
 //! denied. A graphics card that sleeps is not read, since that would wake it; chips without power cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -18,7 +17,7 @@ use crate::config::Config;
 use crate::host::{Errno, Host, Kept};
 use crate::meter::hwmon::chips::Place;
 use crate::meter::hwmon::directory::{Channel, Chip, Files};
-use crate::meter::sysfs::{forbidden, parse, parse_signed, plausible, power, why};
+use crate::meter::sysfs::{self, forbidden, parse, parse_signed, plausible, power, why};
 use crate::meter::{Backend, Claim, Found, Meter, Reading, Sensor, Value, Why, Zone};
 
 mod chips;
@@ -95,13 +94,7 @@ fn discover(host: &Host, _: &Config) -> Found {
 
 /// Changes when a chip comes, goes or is registered anew.
 fn fingerprint(host: &Host) -> u64 {
-    let mut sum = 0_u64;
-    let _ = host.list(CLASS, |name, inode, _| {
-        let mut hasher = DefaultHasher::new();
-        (name, inode).hash(&mut hasher);
-        sum = sum.wrapping_add(hasher.finish());
-    });
-    sum
+    sysfs::fingerprint(host, CLASS)
 }
 
 /// A zone, with the name of its directory.

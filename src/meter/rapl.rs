@@ -8,13 +8,12 @@
 //! Documentation/power/powercap/powercap.rst and drivers/powercap/.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::host::{EntryKind, Errno, Host, Kept, is_denied};
-use crate::meter::sysfs::{forbidden, number, parse, power, text, why};
+use crate::meter::sysfs::{self, forbidden, number, parse, power, text, why};
 use crate::meter::{Backend, Claim, Domain, Found, Meter, Reading, Sensor, Socket, Value, Why, Zone};
 use crate::unit::Microwatts;
 
@@ -93,14 +92,7 @@ fn mark_ambiguous(zones: &mut [Arc<Zone>]) {
 
 /// Changes when a zone comes, goes or is registered anew.
 fn fingerprint(host: &Host) -> u64 {
-    let mut sum = 0_u64;
-    let _ = host.list(CLASS, |name, inode, _| {
-        let mut hasher = DefaultHasher::new();
-        (name, inode).hash(&mut hasher);
-        // Order does not matter, so that no list has to be kept.
-        sum = sum.wrapping_add(hasher.finish());
-    });
-    sum
+    sysfs::fingerprint(host, CLASS)
 }
 
 /// The zone directories by entry name. The class holds a flat link for each; nested directories are looked into too,

@@ -5,6 +5,8 @@
 //! (4,294,967,295 µW, or 4,294,967,295,000 µW, which the kernel's ACPI power meter used to print). Both are refused.
 //! See the kernel's Documentation/hwmon/sysfs-interface.rst.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use crate::host::{Errno, Host, is_denied};
 use crate::meter::{Found, Value, Why};
 use crate::unit::Microwatts;
@@ -84,6 +86,19 @@ pub fn text(host: &Host, path: &str) -> Option<String> {
 #[must_use]
 pub fn number(host: &Host, path: &str) -> Option<u64> {
     text(host, path)?.parse().ok()
+}
+
+/// A number that changes when an entry of a directory comes, goes or is registered anew. Order does not matter, so that
+/// no list has to be kept.
+#[must_use]
+pub fn fingerprint(host: &Host, dir: &str) -> u64 {
+    let mut sum = 0_u64;
+    let _ = host.list(dir, |name, inode, _| {
+        let mut hasher = DefaultHasher::new();
+        (name, inode).hash(&mut hasher);
+        sum = sum.wrapping_add(hasher.finish());
+    });
+    sum
 }
 
 /// The last component of where a link points: the name of the device behind `…/device`.
