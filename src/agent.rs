@@ -1,10 +1,12 @@
-//! The line itself: rediscover if due → sample meters → observe activity → book the ledger → publish a snapshot.
+//! The line itself: rediscover if due → sample meters → observe activity → book the ledger → describe newcomers → publish
+//! a snapshot.
 //!
 //! An agent is stepped by its owner, who passes the time in: the program on a timer, `replay` in virtual time, a test
 //! as it likes, another program as a library. A step never fails and, once the machine is steady, allocates nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -12,15 +14,20 @@ use crate::activity::{Activity, Moment};
 use crate::attribute::Ledger;
 use crate::clock::Timestamp;
 use crate::config::{Config, ProcessExport};
+use crate::enrich::{Answer, Enricher};
 use crate::export::{Snapshot, Subscription, Workload};
 use crate::host::Host;
 use crate::meter::Meter;
 use crate::meter::set::{MeterSet, Report};
 use crate::unit::{CpuTime, Microjoules};
+use crate::workload::Kind;
 use crate::workload::table::{Row, Table};
 
 /// Ended workloads kept for readers that do not take their snapshots; beyond this the oldest are forgotten.
 const ENDED_MAX: usize = 20_000;
+
+/// How long a newcomer may wait for its names: a kubelet reports the id of a container mostly within two seconds.
+const NAMES_WAIT: Duration = Duration::from_secs(10);
 
 /// An agent.
 pub struct Agent {
@@ -37,6 +44,9 @@ pub struct Agent {
     spare: Vec<Arc<Snapshot>>,
     readers: Vec<Arc<AtomicU64>>,
     moves: Vec<(usize, usize)>,
+    enrichers: Vec<Box<dyn Enricher>>,
+    /// By row: the serial number and the enrichers' generation for which its names were asked.
+    asked: Vec<(u64, u64)>,
     /// Every row as the snapshots show it, and the generation of the table that this shows.
     described: Vec<Option<Arc<Workload>>>,
     generation: u64,
@@ -68,6 +78,8 @@ impl Agent {
             spare: Vec::new(),
             readers: Vec::new(),
             moves: Vec::new(),
+            enrichers: Vec::new(),
+            asked: Vec::new(),
             described: Vec::new(),
             generation: 0,
         }
@@ -76,6 +88,11 @@ impl Agent {
     /// Adds a meter of the caller's own, best before the first step (see `examples/custom_meter.rs`).
     pub fn add_meter(&mut self, meter: Box<dyn Meter>) {
         self.meters.add(meter);
+    }
+
+    /// Adds a source of names, best before the first step.
+    pub fn add_enricher(&mut self, enricher: Box<dyn Enricher>) {
+        self.enrichers.push(enricher);
     }
 
     /// A reader's end of the channel of snapshots. An ended workload is kept until every reader has taken a snapshot
@@ -104,9 +121,15 @@ impl Agent {
         self.meters.reports()
     }
 
-    /// What troubles meters as a whole: a number that tells them apart, the backend, and words.
+    /// What troubles meters and sources of names as a whole: a number that tells them apart, the backend, and words.
     pub fn troubles(&self) -> impl Iterator<Item = (usize, &'static str, Arc<str>)> {
-        self.meters.troubles()
+        let mut others = Vec::new();
+        for (number, enricher) in self.enrichers.iter().enumerate() {
+            // Counted down from the end, where no meter is.
+            let mut say = |topic, what| others.push((usize::MAX - number * 64 - topic, enricher.name(), what));
+            enricher.troubles(&mut say);
+        }
+        self.meters.troubles().chain(others)
     }
 
     /// Whether a meter has been asked and nothing has come of it yet.
@@ -136,9 +159,40 @@ impl Agent {
         let books = self.ledger.accounts().iter();
         let books = books.map(|account| (account.zone.id.as_str(), account.book.state, account.book.total.measured));
         self.meters.learn(now, &books);
+        self.describe_newcomers(now);
         self.publish(now);
         self.before = now;
         self.tick += 1;
+    }
+
+    /// Asks for the names of those who are new, and again of all when more is known.
+    fn describe_newcomers(&mut self, now: Timestamp) {
+        if self.enrichers.is_empty() {
+            return;
+        }
+        let generation = self.enrichers.iter().map(|enricher| enricher.generation()).sum();
+        self.asked.resize(self.table.len(), (0, 0));
+        for row in 0..self.table.len() {
+            let Some(entry) = self.table.get(row) else { continue };
+            if !matches!(entry.kind(), Kind::Node | Kind::Pod | Kind::Container) {
+                continue;
+            }
+            if self.asked[row] == (entry.serial, generation) && !entry.awaited {
+                continue;
+            }
+            self.asked[row] = (entry.serial, generation);
+            let around = self.table.get(entry.parent).unwrap_or(entry);
+            // What stands at the top is never held back: the sums of an export would miss it.
+            let is_inside = around.kind() == Kind::Pod;
+            let patient = is_inside && now.boot.saturating_sub(entry.start.boot) < NAMES_WAIT;
+            let answers = self.enrichers.iter().map(|enricher| enricher.describe(&entry.identity, &around.identity));
+            let (names, awaited) = match answers.into_iter().find(|answer| *answer != Answer::Unknown) {
+                Some(Answer::Known(names)) => (Some(names), false),
+                Some(Answer::Soon(names)) => (names, patient),
+                Some(Answer::Unknown) | None => (None, false),
+            };
+            self.table.set_names(row, names.as_ref(), awaited);
+        }
     }
 
     /// Frees the rows of workloads whose totals are final and seen by every reader.
@@ -226,13 +280,14 @@ fn describe(slot: &mut Option<Arc<Workload>>, row: Option<&Row>, tick: u64) {
     let ended = row.ended.as_ref().filter(|ended| ended.1 <= tick).map(|ended| ended.0);
     let same = slot.as_ref().is_some_and(|known| {
         known.serial == row.serial
-            && Arc::ptr_eq(&known.identity, &row.identity)
+            && Arc::ptr_eq(&known.identity, &row.shown)
+            && known.awaited == row.awaited
             && known.parent == row.parent
             && known.ended == ended
     });
     if !same {
-        let (identity, start) = (Arc::clone(&row.identity), Arc::clone(&row.start));
-        *slot = Some(Arc::new(Workload { serial: row.serial, identity, parent: row.parent, start, ended }));
+        let (identity, start, awaited) = (Arc::clone(&row.shown), Arc::clone(&row.start), row.awaited);
+        *slot = Some(Arc::new(Workload { serial: row.serial, identity, parent: row.parent, start, ended, awaited }));
     }
 }
 

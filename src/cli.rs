@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Idle, Sources};
+use crate::enrich::{self, Enricher};
 use crate::export::Snapshot;
 use crate::host::{self, Host};
 use crate::{semconv, telemetry};
@@ -27,6 +28,9 @@ pub mod watch;
 /// The most that is read of a configuration, and of a recorded machine.
 const CONFIG_MAX: u64 = 2 << 20;
 const MACHINE_MAX: u64 = 1 << 30;
+
+/// How long the start may wait for names.
+const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Books the measured energy of this machine to processes, containers, pods, VMs and services, and pushes it as OTLP.
 #[derive(Debug, Parser)]
@@ -182,6 +186,16 @@ fn live(config: &Config) -> anyhow::Result<Host> {
         return Err(UsageError(format!("host.proc: cannot read {path}: {errno}; mount the host's /proc there")).into());
     }
     Ok(host)
+}
+
+/// Starts the sources of names, and gives them a moment: what is there at the start begins under its name.
+fn names(host: &Host, config: &Config) -> Vec<Box<dyn Enricher>> {
+    let mut said = |name: &str, reason: &str| telemetry::info(&format!("{name}: no names: {reason}"));
+    let enrichers = enrich::start(host, config, &mut said);
+    for enricher in &enrichers {
+        enricher.wait(NAMES_PATIENCE);
+    }
+    enrichers
 }
 
 /// Says which zones the idle policy names and the machine does not have.

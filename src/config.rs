@@ -39,12 +39,16 @@ pub struct Config {
     pub attribution: Attribution,
     /// Which processes are exported as series of their own.
     pub processes: Processes,
+    /// Names of pods and of the node.
+    pub kubernetes: Kubernetes,
+    /// Names of containers outside of Kubernetes.
+    pub containers: Containers,
+    /// What outlives the agent.
+    pub state: State,
     /// What the books are checked against during a run.
     pub validation: Validation,
     /// Where the books go.
     pub export: Export,
-    /// The node's name in Kubernetes, from `K8S_NODE_NAME` (a downward-API field): environment only.
-    pub node_name: Option<String>,
 }
 
 /// Time between two ticks: 100 ms to 1 h. Below 1 s it is finer than most meters are.
@@ -139,6 +143,54 @@ pub enum ProcessExport {
     Top,
     /// All.
     All,
+}
+
+/// Names of pods and of the node, from the API server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// auto or off.
+    pub mode: KubernetesMode,
+    /// A kubeconfig to use instead of what is found.
+    pub kubeconfig: Option<PathBuf>,
+    /// The node's name, mostly from `K8S_NODE_NAME` (a downward-API field).
+    pub node_name: Option<String>,
+    /// `k8s.cluster.name`: no object of the cluster says it.
+    pub cluster_name: Option<String>,
+    /// Labels of pods that become attributes.
+    pub pod_labels: Vec<String>,
+    /// Annotations of pods that become attributes.
+    pub pod_annotations: Vec<String>,
+}
+
+/// Whether the API server is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KubernetesMode {
+    /// With the service account of a pod, else with a kubeconfig, else not.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Where runtimes keep what they know of their containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Containers {
+    /// Docker's data root; none: its containers get no names.
+    pub docker: Option<PathBuf>,
+    /// Podman's storage; none: its containers get no names.
+    pub podman: Option<PathBuf>,
+}
+impl Default for Containers {
+    fn default() -> Self {
+        Self { docker: Some("/var/lib/docker".into()), podman: Some("/var/lib/containers/storage".into()) }
+    }
+}
+
+/// What outlives the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// A directory of the agent's own; none: nothing is kept, and nobody else is kept away.
+    pub directory: Option<PathBuf>,
 }
 
 /// What the books are checked against during a run.

@@ -60,6 +60,8 @@ pub struct Workload {
     pub start: Arc<Timestamp>,
     /// When it ended, once its totals are final.
     pub ended: Option<Timestamp>,
+    /// Whether names are on their way, within seconds: a series begun now would not keep its name.
+    pub awaited: bool,
 }
 
 /// One zone's account.

@@ -117,6 +117,15 @@ impl Host {
         }
     }
 
+    /// Whether `proc` is the kernel's procfs, and not files that somebody wrote.
+    #[must_use]
+    pub fn proc_is_live(&self) -> bool {
+        match &self.source {
+            Source::Live(live) | Source::Recording(live, _) => live.proc_is_live(),
+            Source::Memory(_) => false,
+        }
+    }
+
     /// Changes a machine in memory; nothing on a live one.
     pub fn with_memory(&self, change: impl FnOnce(&mut Memory)) {
         if let Source::Memory(memory) = &self.source {

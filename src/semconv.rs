@@ -28,6 +28,30 @@ attributes! {
     K8S_NAMESPACE_NAME = "k8s.namespace.name";
     /// Name of a container in its pod.
     K8S_CONTAINER_NAME = "k8s.container.name";
+    /// Label of a pod, where chosen: `k8s.pod.label.<key>`.
+    K8S_POD_LABEL = "k8s.pod.label";
+    /// Annotation of a pod, where chosen: `k8s.pod.annotation.<key>`.
+    K8S_POD_ANNOTATION = "k8s.pod.annotation";
+    /// Name of the Deployment that owns a pod's ReplicaSet.
+    K8S_DEPLOYMENT_NAME = "k8s.deployment.name";
+    /// Name of the ReplicaSet that owns a pod.
+    K8S_REPLICASET_NAME = "k8s.replicaset.name";
+    /// UID of the ReplicaSet.
+    K8S_REPLICASET_UID = "k8s.replicaset.uid";
+    /// Name of the StatefulSet that owns a pod.
+    K8S_STATEFULSET_NAME = "k8s.statefulset.name";
+    /// UID of the StatefulSet.
+    K8S_STATEFULSET_UID = "k8s.statefulset.uid";
+    /// Name of the DaemonSet that owns a pod.
+    K8S_DAEMONSET_NAME = "k8s.daemonset.name";
+    /// UID of the DaemonSet.
+    K8S_DAEMONSET_UID = "k8s.daemonset.uid";
+    /// Name of the Job that owns a pod.
+    K8S_JOB_NAME = "k8s.job.name";
+    /// UID of the Job.
+    K8S_JOB_UID = "k8s.job.uid";
+    /// Name of the CronJob that made the Job.
+    K8S_CRONJOB_NAME = "k8s.cronjob.name";
     /// Name of the Kubernetes node.
     K8S_NODE_NAME = "k8s.node.name";
     /// UID of the Kubernetes node.
@@ -40,6 +64,14 @@ attributes! {
     K8S_POD_QOS_CLASS = "k8s.pod.qos_class";
     /// Full id of a container.
     CONTAINER_ID = "container.id";
+    /// Name of a container, as its runtime has it.
+    CONTAINER_NAME = "container.name";
+    /// Image of a container, without tag and digest.
+    CONTAINER_IMAGE_NAME = "container.image.name";
+    /// Tag of the image, as the Collector's `k8s_attributes` has it.
+    CONTAINER_IMAGE_TAG = "container.image.tag";
+    /// The tag as the conventions have it: a list of one.
+    CONTAINER_IMAGE_TAGS = "container.image.tags";
     /// Runtime that manages a container: `docker`, `containerd`, `cri-o`, `podman`, `lxc`, `systemd-nspawn`.
     CONTAINER_RUNTIME_NAME = "container.runtime.name";
     /// Path of the cgroup of a service, slice or job.

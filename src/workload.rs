@@ -5,6 +5,7 @@
 //! looks at one cgroup directory (by its full path) and says whether a workload begins there. A directory in which
 //! none begins belongs to the workload of its parent directory.
 
+use std::borrow::Cow;
 use std::fmt;
 
 pub mod docker;
@@ -102,6 +103,18 @@ impl fmt::Display for WorkloadId {
     }
 }
 
+/// An OpenTelemetry attribute: a name from [`crate::semconv`] (or one that begins with a prefix from there), and a value.
+pub type Attribute = (Cow<'static, str>, String);
+
+/// What others know of a workload (the API server, a container runtime).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// What people call it; empty: nothing better is known.
+    pub name: String,
+    /// Attributes, which replace those of the workload itself where the keys are equal.
+    pub attributes: Vec<Attribute>,
+}
+
 /// What is known of a workload besides its numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -109,9 +122,9 @@ pub struct Identity {
     pub id: WorkloadId,
     /// The short name for people: `nginx.service`, the first 12 digits of a container id, a VM's domain.
     pub name: String,
-    /// OpenTelemetry resource attributes (names from [`crate::semconv`]) that the path or command line gives. Those of
-    /// a process that its id and name tell are added by [`Identity::derived`].
-    pub attributes: Vec<(&'static str, String)>,
+    /// Resource attributes that the path or command line gives. Those of a process that its id and name tell are added by
+    /// [`Identity::derived`].
+    pub attributes: Vec<Attribute>,
 }
 
 impl Identity {
@@ -123,11 +136,11 @@ impl Identity {
 
     /// The attributes of a process that its id and name tell: `process.pid` and `process.executable.name`.
     #[must_use]
-    pub fn derived(&self) -> Vec<(&'static str, String)> {
+    pub fn derived(&self) -> Vec<Attribute> {
         match self.id {
             WorkloadId::Process { pid, .. } => vec![
-                (crate::semconv::attr::PROCESS_PID, pid.to_string()),
-                (crate::semconv::attr::PROCESS_EXECUTABLE_NAME, self.name.clone()),
+                (crate::semconv::attr::PROCESS_PID.into(), pid.to_string()),
+                (crate::semconv::attr::PROCESS_EXECUTABLE_NAME.into(), self.name.clone()),
             ],
             _ => Vec::new(),
         }
@@ -136,8 +149,24 @@ impl Identity {
     /// Adds one attribute.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
-        self.attributes.push((key, value.into()));
+        self.attributes.push((Cow::Borrowed(key), value.into()));
         self
+    }
+
+    /// The same workload as `names` has it.
+    #[must_use]
+    pub fn under(&self, names: &Names) -> Self {
+        let mut same = self.clone();
+        if !names.name.is_empty() {
+            same.name.clone_from(&names.name);
+        }
+        for (key, value) in &names.attributes {
+            match same.attributes.iter_mut().find(|(known, _)| known == key) {
+                Some((_, known)) => known.clone_from(value),
+                None => same.attributes.push((key.clone(), value.clone())),
+            }
+        }
+        same
     }
 }
 

@@ -183,7 +183,7 @@ pub fn identity(pid: u32, start_ticks: u64, comm: &[u8], command_line: &[u8]) ->
     let name = if name.is_empty() { pid.to_string() } else { name.to_owned() };
     // What id and name tell is not held twice: there may be ten thousand processes.
     let told = command.is_empty() || command == name;
-    let attributes = if told { Vec::new() } else { vec![(attr::PROCESS_COMMAND, command)] };
+    let attributes = if told { Vec::new() } else { vec![(attr::PROCESS_COMMAND.into(), command)] };
     Identity { id: WorkloadId::Process { pid, start_ticks }, name, attributes }
 }
 

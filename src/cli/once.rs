@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::cli::{check_zones, live, print_line};
+use crate::cli::{check_zones, live, names, print_line};
 use crate::clock;
 use crate::config::Config;
 use crate::export::json::Report;
@@ -18,7 +18,11 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let interval = config.interval.0.min(time);
     let named = config.clone();
     let host = live(&config)?;
+    let enrichers = names(&host, &config);
     let mut agent = Agent::new(host, config, clock::now());
+    for enricher in enrichers {
+        agent.add_enricher(enricher);
+    }
     let start = clock::now();
     let mut reader = agent.subscribe();
     let mut report = Report::default();

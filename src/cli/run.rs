@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::Agent;
-use crate::cli::{UsageError, check_zones, discover, live, watch};
+use crate::cli::{UsageError, check_zones, discover, live, names, watch};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
 use crate::enrich;
@@ -38,7 +38,9 @@ const WAITING_MAX: usize = 64;
 /// A machine whose roots cannot be opened, or settings that cannot work.
 pub fn run(config: &Config) -> anyhow::Result<()> {
     let host = live(config)?;
+    let enrichers = names(&host, config);
     let node = NodeResource { attributes: enrich::host::attributes(&host, config) };
+    let node = node.with(&enrich::node(&enrichers));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the network")?;
     let stats = Arc::new(Stats::default());
@@ -49,6 +51,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         otlp.transpose().map_err(|error| UsageError(error.to_string()))?
     };
     let mut agent = Agent::new(host, config.clone(), clock::now());
+    for enricher in enrichers {
+        agent.add_enricher(enricher);
+    }
     let start = clock::now();
     let pushes = exporter.is_some().then(|| agent.subscribe());
     let (printer, shown) = start_printer(config, &mut agent, start);

@@ -57,6 +57,7 @@ const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_METRICS_INSECURE", "OTEL_EXPORT
 const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 const DISABLED: [&str; 1] = ["OTEL_SDK_DISABLED"];
 const REDFISH_PASSWORD: &str = "WATTRIBUTE_REDFISH_PASSWORD";
+const NODE_NAME: &str = "K8S_NODE_NAME";
 const RESOURCE: [&str; 1] = ["OTEL_RESOURCE_ATTRIBUTES"];
 
 /// The weakest name of the variable that sets a key, for the printed default, and its unit where it differs.
@@ -69,6 +70,7 @@ pub(super) fn variable_of(key: &str) -> Option<(&'static str, &'static str)> {
         "export.otlp.endpoint" => Some((ENDPOINT[1], "")),
         "export.otlp.headers" => Some((HEADERS[1], " as a=b,c=d")),
         "export.otlp.enabled" => Some((DISABLED[0], ", reversed")),
+        "kubernetes.node_name" => Some((NODE_NAME, "")),
         _ => None,
     }
 }
@@ -110,7 +112,9 @@ pub(super) fn apply(
     if let Some(password) = env.variables.get(REDFISH_PASSWORD) {
         config.meters.redfish.password = Some(Secret(password.trim_end_matches(['\r', '\n']).into()));
     }
-    config.node_name = env.get("K8S_NODE_NAME").map(str::to_string);
+    if let Some(name) = env.get(NODE_NAME) {
+        config.kubernetes.node_name = Some(name.to_string());
+    }
     Ok(())
 }
 

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use super::meters::{WATTMETER, optional};
 use super::values::{
     INTERVAL, SLOW, TIMEOUT, WINDOW, base, boolean, count, duration, endpoint, fingerprint, header_name, header_value,
-    optional_path, path, watts, word, zone,
+    label_keys, optional_path, path, watts, word, zone,
 };
-use super::{Auth, Compression, Config, Idle, ProcessExport, Protocol, Secret, StdoutFormat, Temporality};
+use super::{
+    Auth, Compression, Config, Idle, KubernetesMode, ProcessExport, Protocol, Secret, StdoutFormat, Temporality,
+};
 
 /// Reads a value into its field, or says what was expected.
 type Set = fn(&mut Config, &str) -> Result<(), String>;
@@ -36,6 +38,8 @@ pub(super) struct Key {
     pub(super) set_entry: Option<SetEntry>,
     /// What may stand in `NAME: {FIELD: VALUE}` below the key, where the key is a map of records.
     pub(super) fields: &'static [Field],
+    /// Whether the value is a list: items with commas between, or a list of YAML.
+    pub(super) is_list: bool,
     /// A record, as lines of YAML.
     pub(super) example: &'static [&'static str],
 }
@@ -61,6 +65,13 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
          in the environment as WATTRIBUTE_REDFISH_PASSWORD, nowhere else.",
     ),
     ("attribution", "How energy is booked."),
+    (
+        "kubernetes",
+        "Names of pods, containers and owners from the API server, which must allow to list and watch the pods of this \
+         node, to get the node, and the namespace kube-system. Without it energy flows on under uids and container ids.",
+    ),
+    ("containers", "Names of containers outside of Kubernetes, from the files of their runtimes where readable."),
+    ("state", "What outlives the agent."),
     ("processes", "Processes as series of their own. What is not exported singly stays in its container or service."),
     (
         "validation",
@@ -231,6 +242,77 @@ pub(super) const KEYS: &[Key] = &[
         )
     },
     key(
+        "kubernetes.mode",
+        "auto or off",
+        "auto",
+        "auto: with the service account of the pod, else with a kubeconfig. ~/.kube/config is used only once there is a \
+         pod on this machine.",
+        |config, text| {
+            let words = [("auto", KubernetesMode::Auto), ("off", KubernetesMode::Off)];
+            word(text, &words).map(|value| config.kubernetes.mode = value)
+        },
+    ),
+    key(
+        "kubernetes.kubeconfig",
+        "a path or nothing",
+        "\"\"",
+        "A kubeconfig to use in any case. Nothing: the service account, else KUBECONFIG, else ~/.kube/config.",
+        |config, text| optional_path(text).map(|value| config.kubernetes.kubeconfig = value),
+    ),
+    key(
+        "kubernetes.node_name",
+        "a name or nothing",
+        "\"\"",
+        "The name of this node. Nothing: the node that has this machine's name or machine id.",
+        |config, text| {
+            config.kubernetes.node_name = optional(text);
+            Ok(())
+        },
+    ),
+    key(
+        "kubernetes.cluster_name",
+        "a name or nothing",
+        "\"\"",
+        "k8s.cluster.name, which a cluster does not say of itself.",
+        |config, text| {
+            config.kubernetes.cluster_name = optional(text);
+            Ok(())
+        },
+    ),
+    list(
+        "kubernetes.pod_labels",
+        "a list of labels, such as [team, app.kubernetes.io/name]",
+        "Labels of pods to send as k8s.pod.label.<key>, cut after 1024 bytes.",
+        |config, text| label_keys(text).map(|keys| config.kubernetes.pod_labels = keys),
+    ),
+    list(
+        "kubernetes.pod_annotations",
+        "a list of annotations",
+        "Annotations of pods to send as k8s.pod.annotation.<key>, cut after 1024 bytes.",
+        |config, text| label_keys(text).map(|keys| config.kubernetes.pod_annotations = keys),
+    ),
+    key(
+        "containers.docker",
+        "a path or nothing",
+        "/var/lib/docker",
+        "Docker's data root, with containers/ in it.",
+        |config, text| optional_path(text).map(|value| config.containers.docker = value),
+    ),
+    key(
+        "containers.podman",
+        "a path or nothing",
+        "/var/lib/containers/storage",
+        "Podman's storage, with overlay-containers/ in it.",
+        |config, text| optional_path(text).map(|value| config.containers.podman = value),
+    ),
+    key(
+        "state.directory",
+        "a path or nothing",
+        "\"\"",
+        "A directory of the agent's own. `run` locks it: two agents on a node would send the same series twice.",
+        |config, text| optional_path(text).map(|value| config.state.directory = value),
+    ),
+    key(
         "processes.export",
         "off, top or all",
         "top",
@@ -380,7 +462,11 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 const fn key(path: &'static str, form: &'static str, default: &'static str, help: &'static str, set: Set) -> Key {
-    Key { path, form, default, help, set, set_entry: None, fields: &[], example: &[] }
+    Key { path, form, default, help, set, set_entry: None, fields: &[], is_list: false, example: &[] }
+}
+
+const fn list(path: &'static str, form: &'static str, help: &'static str, set: Set) -> Key {
+    Key { path, form, default: "[]", help, set, set_entry: None, fields: &[], is_list: true, example: &[] }
 }
 
 /// The key at a path.

@@ -67,6 +67,15 @@ const OTHER: &[(&str, &str)] = &[
     ("meters.http.plug.fingerprint", FINGERPRINT),
     ("meters.http.plug.insecure_skip_verify", "true"),
     ("attribution.idle", "none"),
+    ("kubernetes.mode", "off"),
+    ("kubernetes.kubeconfig", "/kubeconfig"),
+    ("kubernetes.node_name", "node-7"),
+    ("kubernetes.cluster_name", "blue"),
+    ("kubernetes.pod_labels", "[team, app.kubernetes.io/name]"),
+    ("kubernetes.pod_annotations", "owner"),
+    ("containers.docker", "/docker"),
+    ("containers.podman", "/podman"),
+    ("state.directory", "/state"),
     ("processes.export", "off"),
     ("processes.top", "7"),
     ("validation.reference", "ipmi:dcmi"),
@@ -89,9 +98,23 @@ const OTHER: &[(&str, &str)] = &[
     ("export.stdout.format", "json"),
 ];
 
+fn assert_names_differ(kubernetes: &Kubernetes, containers: &Containers, state: &State) {
+    let Kubernetes { mode, kubeconfig, node_name, cluster_name, pod_labels, pod_annotations } = kubernetes;
+    let Containers { docker, podman } = containers;
+    let State { directory } = state;
+    assert_eq!(*mode, KubernetesMode::Off);
+    assert!(kubeconfig.is_some() && node_name.is_some() && cluster_name.is_some() && directory.is_some());
+    assert_eq!(*pod_labels, ["team", "app.kubernetes.io/name"]);
+    assert_eq!(*pod_annotations, ["owner"]);
+    assert_ne!((docker, podman), (&Containers::default().docker, &Containers::default().podman));
+    assert!(*docker != Containers::default().docker && *podman != Containers::default().podman);
+}
+
 /// Fails to compile when a field is added, and fails when a field has no key.
 fn assert_everything_differs(config: &Config) {
-    let Config { interval, host, meters, attribution, processes, validation, export, node_name: _ } = config;
+    let Config { interval, host, meters, attribution, processes, kubernetes, containers, state, validation, export } =
+        config;
+    assert_names_differ(kubernetes, containers, state);
     assert_meters_differ(meters);
     let HostRoots { proc, sys, dev } = host;
     let ipmi = &meters.ipmi;
@@ -204,6 +227,27 @@ fn every_key_can_be_set_and_every_field_has_a_key() {
 }
 
 #[test]
+fn lists_are_written_in_any_form() {
+    let labels = |config: Config| config.kubernetes.pod_labels;
+    let expected = ["team", "example.com/cost.center"];
+    for text in [
+        "[team, example.com/cost.center]",
+        "\n  - team\n  - example.com/cost.center\n  - team",
+        "team, example.com/cost.center",
+    ] {
+        assert_eq!(labels(from_file(&format!("kubernetes:\n pod_labels: {text}")).unwrap()), expected, "{text}");
+    }
+    assert_eq!(labels(from_sets(&["kubernetes.pod_labels=[team,example.com/cost.center]"]).unwrap()), expected);
+    assert_eq!(labels(from_sets(&["kubernetes.pod_labels=a", "kubernetes.pod_labels="]).unwrap()), [""; 0]);
+    let many: Vec<String> = (0..65).map(|number| format!("l{number}")).collect();
+    let wrong = from_sets(&[&format!("kubernetes.pod_labels={}", many.join(","))]).unwrap_err();
+    assert_eq!(wrong, "--set kubernetes.pod_labels: expected at most 64 keys, found 65");
+    for bad in ["-a", "a-", "/a", "a/", "a/b/c", "ä"] {
+        assert!(from_sets(&[&format!("kubernetes.pod_labels={bad}")]).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn nothing_given_is_the_default() {
     let default = Loaded { config: Config::default(), warnings: vec![] };
     assert_eq!(from_env(&[]).unwrap(), default);
@@ -300,15 +344,15 @@ fn unknown_keys_name_the_nearest() {
             ),
             (
                 "prometheus: x",
-                "config.yaml:1: unknown key 'prometheus'; valid here: interval, host, meters, attribution, processes, validation, export",
+                "config.yaml:1: unknown key 'prometheus'; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
             ),
             (
                 "\"a\\e[2Jb\": x",
-                "config.yaml:1: unknown key 'a\\u{1b}[2Jb'; valid here: interval, host, meters, attribution, processes, validation, export",
+                "config.yaml:1: unknown key 'a\\u{1b}[2Jb'; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
             ),
             (
                 "\"\": x",
-                "config.yaml:1: unknown key nothing; valid here: interval, host, meters, attribution, processes, validation, export",
+                "config.yaml:1: unknown key nothing; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
             ),
         ],
         from_file,
@@ -330,7 +374,7 @@ fn unknown_keys_name_the_nearest() {
             ("", "--set : expected KEY=VALUE such as interval=5s"),
             (
                 "=5s",
-                "--set : unknown key nothing; valid here: interval, host, meters, attribution, processes, validation, export",
+                "--set : unknown key nothing; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
             ),
             ("interval=15", "--set interval: expected a duration such as 500ms, 15s, 2m or 1h, found '15'; write 15s"),
         ],
@@ -358,6 +402,19 @@ fn bad_values_say_what_is_expected() {
                 "config.yaml:1: interval: expected 100ms to 1h, found '18446744073709551615h'",
             ),
             ("interval: [1s]", "config.yaml:1: interval: expected a duration from 100ms to 1h, found a list"),
+            (
+                "kubernetes:\n  pod_labels: [team, 'a b']",
+                "config.yaml:2: kubernetes.pod_labels: expected keys of labels such as team or app.kubernetes.io/name, found 'a b'",
+            ),
+            (
+                "kubernetes: {pod_labels: [[team]]}",
+                "config.yaml:1: kubernetes.pod_labels: expected a list of labels, such as [team, app.kubernetes.io/name], found a list of lists or keys",
+            ),
+            (
+                "kubernetes: {pod_labels: {team: blue}}",
+                "config.yaml:1: kubernetes.pod_labels: expected a list of labels, such as [team, app.kubernetes.io/name], found keys below it",
+            ),
+            ("kubernetes: {mode: on}", "config.yaml:1: kubernetes.mode: expected auto or off, found 'on'"),
             ("interval: {s: 1}", "config.yaml:1: interval: expected a duration from 100ms to 1h, found keys below it"),
             ("validation: {window: 59s}", "config.yaml:1: validation.window: expected 1m to 24h, found '59s'"),
             (
@@ -788,7 +845,7 @@ fn the_environment_by_variable() {
     assert_eq!((otlp.tls.cert_file, otlp.tls.key_file), (Some("/cert".into()), Some("/key".into())));
     assert_eq!((otlp.interval, otlp.temporality), (Duration::from_secs(60), Temporality::LowMemory));
     assert!(!otlp.enabled);
-    assert_eq!(loaded.config.node_name.as_deref(), Some("node-7"));
+    assert_eq!(loaded.config.kubernetes.node_name.as_deref(), Some("node-7"));
     assert_eq!(loaded.warnings, Vec::<String>::new());
 }
 

@@ -22,6 +22,8 @@ pub(super) const SLOW: [Duration; 2] = [Duration::from_secs(1), Duration::from_s
 pub(super) const TIMEOUT: [Duration; 2] = [Duration::from_millis(1), HOUR];
 /// The limits of a time that is looked back over.
 pub(super) const WINDOW: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(24 * 3600)];
+/// The most labels, or annotations, that become attributes.
+const LABELS_MAX: usize = 64;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A user's text for a sentence: control characters escaped, and cut.
@@ -239,6 +241,35 @@ pub(super) fn is_overheard(text: &str) -> bool {
 fn user_info(text: &str) -> bool {
     let after = text.split_once("://").map_or(text, |(_, rest)| rest);
     after.split(['/', '?', '#']).next().unwrap_or_default().contains('@')
+}
+
+/// Keys of labels or annotations with commas between, in brackets or not.
+pub(super) fn label_keys(text: &str) -> Result<Vec<String>, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let mut keys = Vec::new();
+    for key in bare.split(',').map(str::trim).filter(|key| !key.is_empty()) {
+        if !is_label_key(key) {
+            return Err(expected("keys of labels such as team or app.kubernetes.io/name", key));
+        }
+        if !keys.iter().any(|known| known == key) {
+            keys.push(key.to_owned());
+        }
+    }
+    if keys.len() > LABELS_MAX {
+        return Err(format!("expected at most {LABELS_MAX} keys, found {}", keys.len()));
+    }
+    Ok(keys)
+}
+
+/// `[prefix/]name` as the API server takes it.
+fn is_label_key(text: &str) -> bool {
+    let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    let part = |text: &str, longest: usize, others: &[u8]| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+        let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+        text.len() <= longest && text.bytes().all(inner) && ends(text.bytes().next()) && ends(text.bytes().next_back())
+    };
+    part(name, 63, b"-_.") && prefix.is_none_or(|prefix| part(prefix, 253, b"-."))
 }
 
 /// The name of a header, in lower case: names differ only by spelling, and HTTP/2 takes no capitals.

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Error, Options, Spanned};
 
 use super::Config;
@@ -89,7 +89,7 @@ enum Node {
     Null,
     Plain,
     Text(String),
-    List,
+    List(Vec<Spanned<Node>>),
     Map(Vec<(Spanned<String>, Spanned<Node>)>),
 }
 
@@ -141,8 +141,11 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Node::List)
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Node::List(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
@@ -202,6 +205,7 @@ impl Walk<'_> {
             (Node::Map(records), _) if !key.fields.is_empty() => return self.records(key, records),
             (Node::Map(entries), Some(set_entry)) => (entries, set_entry),
             (Node::Map(_), None) => return Err(shape(line, path, key.form, "keys below it")),
+            (Node::List(items), _) if key.is_list => return self.list(key, line, &items),
             _ => return Err(shape(line, path, key.form, "a list")),
         };
         once(path, &entries)?;
@@ -212,6 +216,14 @@ impl Walk<'_> {
             set.map_err(|wrong| Wrong { line, problem: format!("{path}: {wrong}") })?;
         }
         Ok(())
+    }
+
+    /// The items of a list, as `--set` gives them: with commas between.
+    fn list(&mut self, key: &Key, line: u64, items: &[Spanned<Node>]) -> Result<(), Wrong> {
+        let items: Option<Vec<String>> = items.iter().map(|item| self.scalar(item)).collect();
+        let items = items.ok_or_else(|| shape(line, key.path, key.form, "a list of lists or keys"))?;
+        let set = (key.set)(self.config, &items.join(","));
+        set.map_err(|wrong| Wrong { line, problem: format!("{}: {wrong}", key.path) })
     }
 
     /// Named records, whose fields the key knows.
@@ -248,7 +260,7 @@ impl Walk<'_> {
                 let end = start + usize::try_from(span.byte_len()?).ok()?;
                 self.source.get(start..end).map(str::to_string)
             }
-            Node::List | Node::Map(_) => None,
+            Node::List(_) | Node::Map(_) => None,
         }
     }
 }

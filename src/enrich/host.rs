@@ -1,28 +1,40 @@
 //! The node's own attributes: `host.id`, `host.name`, `host.arch`, and `k8s.node.name` where the environment gives it.
 //!
 //! `host.id` is the machine id of systemd (machine-id(5)), else the DMI product UUID (readable by root), else absent: a
-//! made-up id would not join with anything. The host name is the kernel's, `/proc/sys/kernel/hostname`.
+//! made-up id would not join with anything. The host name is the kernel's, `/proc/sys/kernel/hostname`; where that is the
+//! name of our own container, it is the node's until the API server says better.
 
 use std::path::Path;
 
 use crate::config::Config;
 use crate::host::{Host, read_file};
 use crate::semconv::attr;
+use crate::workload::Attribute;
 
 /// The attributes of the node's resource.
 #[must_use]
-pub fn attributes(host: &Host, config: &Config) -> Vec<(&'static str, String)> {
+pub fn attributes(host: &Host, config: &Config) -> Vec<Attribute> {
     let mut found = Vec::new();
-    let mut add = |key, value: Option<String>| {
+    let mut add = |key: &'static str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            found.push((key, value));
+            found.push((key.into(), value));
         }
     };
     add(attr::HOST_ID, machine_id(host, config));
-    add(attr::HOST_NAME, text(host, "proc/sys/kernel/hostname"));
+    let kubernetes = &config.kubernetes;
+    let own_name = || text(host, "proc/sys/kernel/hostname");
+    add(attr::HOST_NAME, if is_veiled(host, config) { kubernetes.node_name.clone() } else { own_name() });
     add(attr::HOST_ARCH, Some(arch(std::env::consts::ARCH).to_owned()));
-    add(attr::K8S_NODE_NAME, config.node_name.clone());
+    add(attr::K8S_NODE_NAME, kubernetes.node_name.clone());
+    add(attr::K8S_CLUSTER_NAME, kubernetes.cluster_name.clone());
     found
+}
+
+/// Whether we are in a container that shows its own name where the host's would be: a procfs of the host that is mounted
+/// elsewhere still answers `sys/kernel/hostname` to each reader with the reader's own.
+#[must_use]
+pub fn is_veiled(host: &Host, config: &Config) -> bool {
+    config.host.proc != Path::new("/proc") && host.proc_is_live()
 }
 
 fn machine_id(host: &Host, config: &Config) -> Option<String> {
@@ -70,7 +82,8 @@ mod tests {
         let mut memory = Memory::default();
         memory.set_file("proc/sys/kernel/hostname", b"node-7\n").unwrap();
         memory.set_file("proc/1/root/etc/machine-id", b"0123456789abcdef0123456789abcdef\n").unwrap();
-        let mut config = Config { node_name: Some("k8s-7".into()), ..Config::default() };
+        let mut config = Config::default();
+        config.kubernetes.node_name = Some("k8s-7".into());
         config.host.proc = "/host/proc".into();
         let found = attributes(&Host::memory(memory), &config);
         let get = |key: &str| found.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());

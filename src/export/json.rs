@@ -88,7 +88,7 @@ struct WorkloadLine<'a> {
     kind: &'static str,
     parent: Option<&'a str>,
     name: &'a str,
-    attributes: BTreeMap<&'static str, Cow<'a, str>>,
+    attributes: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     cpu_us: u64,
     active_uj: BTreeMap<&'a str, u64>,
     exited_uj: BTreeMap<&'a str, u64>,
@@ -262,8 +262,8 @@ fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
     }
 }
 
-fn attributes(identity: &Identity) -> BTreeMap<&'static str, Cow<'_, str>> {
-    let own = identity.attributes.iter().map(|(key, value)| (*key, Cow::from(value)));
+fn attributes(identity: &Identity) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
+    let own = identity.attributes.iter().map(|(key, value)| (Cow::from(&**key), Cow::from(value)));
     identity.derived().into_iter().map(|(key, value)| (key, Cow::from(value))).chain(own).collect()
 }
 

@@ -193,6 +193,7 @@ impl Otlp {
     /// receiver that was away before gets one chance, so that nobody waits for it.
     async fn last(&mut self, snapshots: &mut Subscription) {
         let deadline = Instant::now() + GRACE;
+        self.encoder.wait_no_more();
         self.prepare(snapshots);
         self.pause = self.pause.filter(|(_, asked)| *asked);
         let patient = !self.link.is_down();

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use nix::sys::time::TimeValLike;
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, open, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, RawDir, open, openat, readlinkat, statat};
 use rustix::io::{Errno, pread, read};
 
 use crate::config::HostRoots;
@@ -68,6 +68,12 @@ impl Live {
     pub fn another(&self) -> io::Result<Self> {
         let [proc, sys, dev] = self.paths.clone();
         Self::new(&HostRoots { proc, sys, dev })
+    }
+
+    /// See [`super::Host::proc_is_live`].
+    pub fn proc_is_live(&self) -> bool {
+        let kind = |root: &OwnedFd| rustix::fs::fstatfs(root).map(|found| found.f_type);
+        self.roots[0].as_ref().is_some_and(|root| kind(root) == Ok(PROC_SUPER_MAGIC))
     }
 
     /// See [`super::Host::read_some`].

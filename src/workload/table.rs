@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::workload::{Identity, Kind, WorkloadId};
+use crate::workload::{Identity, Kind, Names, WorkloadId};
 
 /// The row of the node.
 pub const NODE: usize = 0;
@@ -31,8 +31,13 @@ pub struct Table {
 pub struct Row {
     /// Unique among all workloads of this agent.
     pub serial: u64,
-    /// Who it is.
+    /// Who it is, as far as the machine says.
     pub identity: Arc<Identity>,
+    /// Who it is, as far as anybody says: this is what readers see.
+    pub shown: Arc<Identity>,
+    /// Whether more names are on their way, within seconds.
+    pub awaited: bool,
+    names: Option<Arc<Names>>,
     /// The row of its parent; the node's is the node.
     pub parent: usize,
     /// Distance from the node.
@@ -55,6 +60,13 @@ impl Row {
     #[must_use]
     pub fn children(&self) -> &[usize] {
         &self.children
+    }
+
+    fn show(&mut self) {
+        self.shown = match &self.names {
+            Some(names) => Arc::new(self.identity.under(names)),
+            None => Arc::clone(&self.identity),
+        };
     }
 }
 
@@ -147,8 +159,18 @@ impl Table {
             self.start = Arc::new(start);
         }
         let start = Arc::clone(&self.start);
-        self.rows[row] =
-            Some(Row { serial: self.serial, identity, parent, depth, start, ended: None, children: Vec::new() });
+        self.rows[row] = Some(Row {
+            serial: self.serial,
+            shown: Arc::clone(&identity),
+            identity,
+            awaited: false,
+            names: None,
+            parent,
+            depth,
+            start,
+            ended: None,
+            children: Vec::new(),
+        });
         if row != NODE {
             self.adopt(row, parent);
         }
@@ -207,7 +229,7 @@ impl Table {
             let row = self.ended[index];
             let Some(entry) = self.rows[row].as_mut() else { continue };
             let Some((at, last)) = entry.ended.as_deref().copied() else { continue };
-            let now = if is_final(row) { last.min(tick) } else { tick + 1 };
+            let now = if is_final(row) && !entry.awaited { last.min(tick) } else { tick + 1 };
             entry.ended = Some(Box::new((at, now)));
             // It changes when it has to wait on, and when this is the tick at which it is shown as ended.
             if now != last || now == tick {
@@ -255,6 +277,7 @@ impl Table {
         let (parent, moved) = (entry.parent, old != identity.id);
         let new = identity.id.clone();
         entry.identity = Arc::new(identity);
+        entry.show();
         self.generation += 1;
         if moved {
             self.by_id.remove(&old);
@@ -263,6 +286,21 @@ impl Table {
                 entry.children.retain(|child| *child != row);
             }
             self.adopt(row, parent);
+        }
+    }
+
+    /// What others say of `row`: their names, if any, and whether more are `awaited`. Names once known stay until others
+    /// replace them.
+    pub fn set_names(&mut self, row: usize, names: Option<&Arc<Names>>, awaited: bool) {
+        let Some(entry) = self.rows.get_mut(row).and_then(Option::as_mut) else { return };
+        let other = names.is_some_and(|names| entry.names.as_deref() != Some(&**names));
+        if other {
+            entry.names = names.cloned();
+            entry.show();
+        }
+        if other || entry.awaited != awaited {
+            entry.awaited = awaited;
+            self.generation += 1;
         }
     }
 

@@ -22,9 +22,9 @@ fn encoder(temporality: Temporality, processes: &config::Processes) -> Encoder {
 pub fn node() -> NodeResource {
     NodeResource {
         attributes: vec![
-            (attr::HOST_ID, "machine".into()),
-            (attr::HOST_NAME, "node-a".into()),
-            (attr::HOST_ARCH, "amd64".into()),
+            (attr::HOST_ID.into(), "machine".into()),
+            (attr::HOST_NAME.into(), "node-a".into()),
+            (attr::HOST_ARCH.into(), "amd64".into()),
         ],
     }
 }
@@ -368,7 +368,7 @@ fn another_name_is_another_series_and_nothing_is_counted_twice() {
     ledger.take(&decode(encoder.encode(&world.tick(15))));
     encoder.acknowledge();
     world.spend(container, 0, 4);
-    world.rename(container, |identity| identity.attributes.push((attr::K8S_POD_NAME, "web-0".into())));
+    world.rename(container, |identity| identity.attributes.push((attr::K8S_POD_NAME.into(), "web-0".into())));
     let request = decode(encoder.encode(&world.tick(15)));
     let found = points(&request);
     let new = one(&found, CONTAINER, |p| p.of("k8s.pod.name") == "web-0");
@@ -376,6 +376,78 @@ fn another_name_is_another_series_and_nothing_is_counted_twice() {
     ledger.take(&request);
     ledger.check();
     assert_eq!(ledger.sum(|metric, _, _| metric == CONTAINER), 14);
+}
+
+#[test]
+fn a_series_waits_for_its_names_and_loses_nothing() {
+    let mut world = World::new(vec![package("rapl:package-0")]);
+    let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::All, 0));
+    let mut ledger = Ledger::default();
+    let pod = world.pod("u", 0);
+    let container = world.container("c", pod);
+    world.set_awaited(container, true);
+    let process = world.process(7, "p", container);
+    let mut turn = |world: &mut World, encoder: &mut Encoder| {
+        let request = decode(encoder.encode(&world.tick(15)));
+        encoder.acknowledge();
+        ledger.take(&request);
+        points(&request)
+    };
+    world.spend(process, 0, 10);
+    let found = turn(&mut world, &mut encoder);
+    none(&found, CONTAINER, |_| true);
+    none(&found, PROCESS, |_| true);
+    assert_eq!(micro(&found, "wattribute.pod.energy", |_| true), 10, "what is around it does not wait");
+    world.spend(process, 0, 5);
+    none(&turn(&mut world, &mut encoder), CONTAINER, |_| true);
+    world.set_awaited(container, false);
+    world.rename(container, |identity| identity.attributes.push((attr::K8S_CONTAINER_NAME.into(), "app".into())));
+    let found = turn(&mut world, &mut encoder);
+    let named = one(&found, CONTAINER, |_| true);
+    assert_eq!((named.micro(), named.start, named.of("k8s.container.name")), (15, nanos(100), "app"));
+    let other = one(&found, PROCESS, |p| p.get(attr::PROCESS_GROUP) == "other");
+    assert_eq!((other.micro(), other.of("k8s.container.name")), (15, "app"), "what came before is the container's");
+    let process = one(&found, PROCESS, |p| p.get("process.pid") == "7");
+    assert_eq!((process.micro(), process.start, process.of("k8s.container.name")), (0, nanos(130), "app"));
+    let late = world.container("d", pod);
+    world.set_awaited(late, true);
+    world.spend_unseen(late, 0, 3);
+    none(&turn(&mut world, &mut encoder), CONTAINER, |p| p.of("container.id") == "d");
+    world.spend_unseen(late, 0, 4);
+    encoder.wait_no_more();
+    assert_eq!(micro(&turn(&mut world, &mut encoder), CONTAINER, |p| p.of("container.id") == "d"), 7, "the last push");
+    ledger.check();
+}
+
+#[test]
+fn what_is_learned_of_the_node_is_on_every_resource() {
+    let mut world = World::new(vec![package("rapl:package-0")]);
+    let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::Off, 0));
+    let mut ledger = Ledger { no_processes: true, ..Ledger::default() };
+    let container = world.container("c", 0);
+    for (known, start) in [(false, 100), (true, 115)] {
+        if known {
+            let uids = [(attr::K8S_NODE_UID, "n"), (attr::K8S_CLUSTER_UID, "k")];
+            world.rename(0, |node| node.attributes = uids.map(|(key, uid)| (key.into(), uid.into())).into());
+        }
+        world.spend(container, 0, 10);
+        world.rest(0, 5, 1);
+        let request = decode(encoder.encode(&world.tick(15)));
+        encoder.acknowledge();
+        ledger.take(&request);
+        ledger.check();
+        let found = points(&request);
+        let uid = if known { "k" } else { "" };
+        let now = |point: &Point| point.of("k8s.cluster.uid") == uid && point.value.is_some();
+        let part = one(&found, "hw.energy", now);
+        assert_eq!(
+            (part.micro(), part.start, part.of("k8s.node.uid")),
+            (16, nanos(start), if known { "n" } else { "" })
+        );
+        let container = one(&found, CONTAINER, now);
+        assert_eq!((container.micro(), container.start, container.of("k8s.node.uid")), (10, nanos(start), ""));
+    }
+    assert_eq!(ledger.sum(|metric, _, _| metric == "hw.energy"), 32);
 }
 
 #[test]
@@ -431,6 +503,11 @@ enum Op {
     End(u8),
     Move(u8, u8),
     Rename(u8),
+    NameNode,
+    /// A container is born whose names are on their way.
+    Await(u8),
+    /// They come, or nobody waits any longer.
+    Come(u8, bool),
     Zone,
     /// Delivered, lost, or cut in small parts of which only some arrive.
     Push(u8),
@@ -449,6 +526,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u8>().prop_map(Op::End),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(row, to)| Op::Move(row, to)),
         1 => any::<u8>().prop_map(Op::Rename),
+        1 => Just(Op::NameNode),
+        2 => any::<u8>().prop_map(Op::Await),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(pick, named)| Op::Come(pick, named)),
         1 => Just(Op::Zone),
         6 => any::<u8>().prop_map(Op::Push),
     ]
@@ -523,8 +603,27 @@ impl Story {
                 if let Some(row) = self.live(pick, |kind| kind != "node") {
                     self.world.rename(row, |identity| {
                         identity.attributes.retain(|(key, _)| *key != attr::K8S_POD_NAME);
-                        identity.attributes.push((attr::K8S_POD_NAME, name));
+                        identity.attributes.push((attr::K8S_POD_NAME.into(), name));
                     });
+                }
+            }
+            Op::NameNode => {
+                self.renamed += 1;
+                let uid = format!("uid-{}", self.renamed);
+                self.world.rename(0, |node| node.attributes = vec![(attr::K8S_CLUSTER_UID.into(), uid)]);
+            }
+            Op::Await(pick) => {
+                if let Some(parent) = self.live(pick, |kind| kind == "pod") {
+                    let row = self.world.container(&format!("c{born}"), parent);
+                    self.world.set_awaited(row, true);
+                }
+            }
+            Op::Come(pick, named) => {
+                let Some(row) = self.live(pick, |kind| kind == "container") else { return };
+                if self.world.snapshot.workloads[row].as_ref().unwrap().awaited {
+                    self.world.set_awaited(row, false);
+                    let name = (attr::K8S_CONTAINER_NAME.into(), format!("app{born}"));
+                    self.world.rename(row, |identity| identity.attributes.extend(named.then_some(name)));
                 }
             }
             Op::Zone if zones < 4 => self.world.add_zone(package(&format!("rapl:package-{zones}"))),
@@ -535,6 +634,7 @@ impl Story {
 
     fn push(&mut self, how: u8) {
         self.encoder.encode(&self.world.tick(15));
+        self.ledger.some_wait = self.world.snapshot.rows().any(|(_, workload)| workload.awaited);
         self.world.forget();
         match how % 4 {
             0 | 1 => {
@@ -564,7 +664,10 @@ fn tell(ops: &[Op], temporality: Temporality, processes: &config::Processes) {
     let ledger = Ledger { no_processes: processes.export == ProcessExport::Off, ..Ledger::default() };
     let mut story = Story { world, encoder, ledger, born: 0, renamed: 0 };
     ops.iter().for_each(|op| story.act(op));
+    story.encoder.wait_no_more();
     story.push(0);
+    story.ledger.some_wait = false;
+    story.ledger.check();
     let measured: u64 = story.world.snapshot.zones.iter().map(|book| book.total.measured.0).sum();
     assert_eq!(story.ledger.sum(|metric, _, _| metric == "hw.energy"), measured);
 }

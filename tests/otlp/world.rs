@@ -118,6 +118,7 @@ impl World {
             parent,
             start: Arc::new(start),
             ended: None,
+            awaited: false,
         }));
         row
     }
@@ -151,7 +152,7 @@ impl World {
 
     pub fn process(&mut self, pid: u32, name: &str, parent: usize) -> usize {
         let id = WorkloadId::Process { pid, start_ticks: u64::from(pid) * 7 };
-        let attributes = vec![(attr::PROCESS_EXECUTABLE_NAME, name.to_owned())];
+        let attributes = vec![(attr::PROCESS_EXECUTABLE_NAME.into(), name.to_owned())];
         self.insert(Identity { id, name: name.into(), attributes }, parent)
     }
 
@@ -159,6 +160,11 @@ impl World {
         let mut identity = self.identity(row);
         change(&mut identity);
         Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).identity = Arc::new(identity);
+        self.snapshot.generation += 1;
+    }
+
+    pub fn set_awaited(&mut self, row: usize, awaited: bool) {
+        Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).awaited = awaited;
         self.snapshot.generation += 1;
     }
 

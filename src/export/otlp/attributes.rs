@@ -11,18 +11,25 @@ use super::encode::Writer;
 use crate::config;
 use crate::export::Snapshot;
 use crate::semconv::attr;
-use crate::workload::{Identity, Kind, WorkloadId};
+use crate::workload::{Attribute, Identity, Kind, WorkloadId};
 
 /// What is known of the node: given by whoever looked it up.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeResource {
     /// `host.id`, `host.name`, `host.arch`, `k8s.node.name`, `k8s.node.uid`, `k8s.cluster.uid`, `k8s.cluster.name`.
-    pub attributes: Vec<(&'static str, String)>,
+    pub attributes: Vec<Attribute>,
 }
 
 impl NodeResource {
     fn get(&self, key: &str) -> Option<&str> {
-        self.attributes.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
+        self.attributes.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The same with what became known later, which replaces what was.
+    #[must_use]
+    pub fn with(&self, known: &[Attribute]) -> Self {
+        let kept = self.attributes.iter().filter(|(key, _)| !pairs_has(known, key));
+        Self { attributes: kept.chain(known).cloned().collect() }
     }
 
     /// What people call the node.
@@ -179,13 +186,20 @@ fn pairs<'a>(node: &'a NodeResource, chain: &'a [Arc<Identity>], id: &'a str, pi
         }
         for (key, value) in &outer.attributes {
             // the process of a VM runs on the host: the VM's own names are not its
-            if !(outer_kind == Kind::Vm && HOST.contains(key)) {
+            if !(outer_kind == Kind::Vm && HOST.contains(&&**key)) {
                 add(key, value);
             }
         }
     }
+    let tag = pairs.iter().find(|(key, _)| *key == attr::CONTAINER_IMAGE_TAG).map(|(_, tag)| *tag);
+    pairs.extend(tag.map(|tag| (attr::CONTAINER_IMAGE_TAGS, tag)));
+    let mut add = |key: &'a str, value: &'a str| {
+        if !pairs.iter().any(|(known, _)| *known == key) {
+            pairs.push((key, value));
+        }
+    };
     for (key, value) in &node.attributes {
-        if HOST.contains(key) {
+        if HOST.contains(&&**key) {
             add(key, value);
         }
     }
@@ -195,14 +209,15 @@ fn pairs<'a>(node: &'a NodeResource, chain: &'a [Arc<Identity>], id: &'a str, pi
     pairs
 }
 
-fn pairs_has(attributes: &[(&'static str, String)], key: &str) -> bool {
-    attributes.iter().any(|(known, _)| *known == key)
+fn pairs_has(attributes: &[Attribute], key: &str) -> bool {
+    attributes.iter().any(|(known, _)| known == key)
 }
 
-/// Attributes that the conventions define as whole numbers are sent as such.
+/// Attributes that the conventions define as whole numbers, or as lists, are sent as such.
 fn put(writer: &mut Writer, field: u32, key: &str, value: &str) {
     match value.parse::<u64>() {
         Ok(number) if key == attr::PROCESS_PID => writer.attribute_int(field, key, number),
+        _ if key == attr::CONTAINER_IMAGE_TAGS => writer.attribute_list(field, key, value),
         _ => writer.attribute(field, key, value),
     }
 }

@@ -123,6 +123,14 @@ impl Writer {
         });
     }
 
+    /// A `KeyValue` with a list of one string, as field `field`.
+    pub fn attribute_list(&mut self, field: u32, key: &str, value: &str) {
+        self.message(field, |pair| {
+            pair.string(1, key);
+            pair.message(2, |any| any.message(5, |list| list.message(1, |item| item.string(1, value))));
+        });
+    }
+
     /// Bytes that were encoded before.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);

@@ -51,6 +51,11 @@ impl Encoder {
         Self { book, form, body: Vec::new(), marks: Vec::new(), scratch: Writer::default() }
     }
 
+    /// From now on nothing waits for its names: the next request is the last.
+    pub fn wait_no_more(&mut self) {
+        self.book.patience_over = true;
+    }
+
     /// Folds `snapshot` and returns everything as one encoded `ExportMetricsServiceRequest`. What was encoded before
     /// and not acknowledged is in it: totals anyway, increments because they are counted since the last acknowledged.
     pub fn encode(&mut self, snapshot: &Snapshot) -> &[u8] {

@@ -7,6 +7,8 @@
 //! When attributes change, receivers see another series: the old one ends at its last value and the new one starts at
 //! nothing, so that sums over all series ever sent stay right. Rows are reused, serial numbers are not.
 
+use std::sync::Arc;
+
 use super::attributes::{Chain, NodeResource, chain_of, parent_of, render, render_node};
 use super::ended::{Queue, Why};
 use super::named::{Candidate, Change, Ranking, outside_too_long};
@@ -17,16 +19,25 @@ use crate::config::{self, ProcessExport};
 use crate::export::{Snapshot, Workload};
 use crate::meter::{Domain, Role};
 use crate::unit::Microjoules;
-use crate::workload::Kind;
+use crate::workload::{Identity, Kind};
 
 /// Everything that has a series, from one push to the next.
+#[allow(clippy::struct_excessive_bools)] // each is one question
 #[derive(Debug)]
 pub struct Book {
     export: ProcessExport,
     top: usize,
     point_names: bool,
     process_power: bool,
+    settings: config::Otlp,
+    /// What was known of the node at the start, and what is now.
+    found: NodeResource,
     node: NodeResource,
+    node_identity: Option<Arc<Identity>>,
+    /// Set while a snapshot is folded that brings other names of the node, which every Resource carries.
+    renamed: bool,
+    /// No entity waits for its names any more.
+    pub patience_over: bool,
     /// The zones, and the node's own series.
     zones: Zones,
     rows: Vec<Row>,
@@ -48,6 +59,7 @@ struct Row {
     parent: usize,
     parent_serial: u64,
     over: bool,
+    held_back: bool,
     outside: u8,
     entity: Option<Box<Entity>>,
     /// Totals of a process that was named before.
@@ -146,6 +158,19 @@ impl Labels {
     }
 }
 
+/// Whether names of the workload in `row`, or of one around it, are on their way.
+fn is_awaited(snapshot: &Snapshot, row: usize) -> bool {
+    let mut at = row;
+    for _ in 0..64 {
+        match snapshot.workloads.get(at).and_then(Option::as_ref) {
+            Some(found) if found.awaited => return true,
+            Some(found) if at != 0 => at = found.parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
 impl Book {
     /// An empty book.
     #[must_use]
@@ -155,7 +180,12 @@ impl Book {
             top: processes.top,
             point_names: settings.point_names,
             process_power: settings.process_power,
+            settings: settings.clone(),
+            found: node.clone(),
             node: node.clone(),
+            node_identity: None,
+            renamed: false,
+            patience_over: false,
             zones: Zones::new(render_node(&node.own(settings))),
             rows: Vec::new(),
             cells: Vec::new(),
@@ -173,10 +203,12 @@ impl Book {
         self.labels.now
     }
 
-    /// The live entities: the node's, then those of the rows.
+    /// The live entities to send: the node's, then those of the rows that do not wait for their names.
     pub fn live(&mut self) -> impl Iterator<Item = (usize, &mut Entity)> {
+        let over = self.patience_over;
         let rows = self.rows.iter_mut().enumerate().skip(1);
         let rows = rows.filter_map(|(row, state)| Some((row, state.entity.as_deref_mut()?)));
+        let rows = rows.filter(move |(_, entity)| over || entity.sent || !entity.awaits);
         std::iter::once((0, &mut self.zones.entity)).chain(rows)
     }
 
@@ -199,8 +231,9 @@ impl Book {
         }
         self.labels.advance(snapshot);
         self.grow(snapshot);
+        self.know_node(snapshot);
         let zones_changed = self.zones.update(snapshot, &self.labels, &mut self.ended);
-        if zones_changed || self.generation != Some(snapshot.generation) {
+        if zones_changed || self.renamed || self.generation != Some(snapshot.generation) {
             self.generation = Some(snapshot.generation);
             self.meet(snapshot);
         }
@@ -211,6 +244,24 @@ impl Book {
             self.rank(snapshot);
         }
         self.bury(snapshot);
+    }
+
+    /// Takes in what others say of the node.
+    fn know_node(&mut self, snapshot: &Snapshot) {
+        self.renamed = false;
+        let Some(identity) = snapshot.workloads.first().and_then(Option::as_ref).map(|node| &node.identity) else {
+            return;
+        };
+        if self.node_identity.as_ref().is_some_and(|known| Arc::ptr_eq(known, identity)) {
+            return;
+        }
+        self.node_identity = Some(Arc::clone(identity));
+        let node = self.found.with(&identity.attributes);
+        if node != self.node {
+            let rendered = render_node(&node.own(&self.settings));
+            self.zones.rename(rendered, &self.labels, &mut self.ended);
+            (self.node, self.renamed) = (node, true);
+        }
     }
 
     fn stride(&self) -> usize {
@@ -279,14 +330,28 @@ impl Book {
             state.kept = None;
         }
         let singly = kind != Kind::Process || self.export == ProcessExport::All;
-        if born && singly {
-            let start = self.labels.start(*workload.start);
+        let awaits = is_awaited(snapshot, row);
+        if kind == Kind::Process && awaits {
+            // Until its container has its names, a process is one of the container's `other`.
+            self.hold_back(row);
+        } else if singly && (born || self.rows.get(row).is_some_and(|state| state.held_back)) {
+            let start = if born { self.labels.start(*workload.start) } else { self.labels.before };
             let entity = self.entity(snapshot, row, workload.serial, kind, start);
             self.put(row, entity);
         } else if self.rows.get(row).is_some_and(|state| state.entity.is_some()) {
             self.rename(snapshot, row, workload, moved);
         }
+        if let Some(state) = self.rows.get_mut(row) {
+            state.held_back = kind == Kind::Process && awaits;
+            state.entity.iter_mut().for_each(|entity| entity.awaits = awaits);
+        }
         self.ensure_zones(row);
+    }
+
+    fn hold_back(&mut self, row: usize) {
+        if let Some(entity) = self.rows.get_mut(row).and_then(|state| state.entity.take()) {
+            self.ended.push(*entity, self.labels.before, Why::Replaced { hidden: false });
+        }
     }
 
     fn entity(&self, snapshot: &Snapshot, row: usize, serial: u64, kind: Kind, start: u64) -> Entity {
@@ -309,7 +374,11 @@ impl Book {
         let parent = chain_of(snapshot, row, &mut self.chain);
         let Some(state) = self.rows.get_mut(row) else { return };
         let Some(old) = state.entity.as_deref_mut() else { return };
-        if !moved && old.chain.len() == self.chain.len() && old.chain.iter().zip(&self.chain).all(|(a, b)| a == b) {
+        if !moved
+            && !self.renamed
+            && old.chain.len() == self.chain.len()
+            && old.chain.iter().zip(&self.chain).all(|(a, b)| a == b)
+        {
             return;
         }
         let rendered = render(&self.node, &self.chain, self.point_names);
@@ -420,7 +489,7 @@ impl Book {
                 continue;
             };
             let alive = snapshot.workloads.get(row).and_then(Option::as_ref).is_some_and(|w| w.ended.is_none());
-            if alive {
+            if alive && !state.held_back {
                 let cells = self.cells.get(row * stride..(row + 1) * stride).unwrap_or_default();
                 let energy = cells.iter().map(|cell| cell.came).fold(0, u64::saturating_add);
                 let named = state.entity.is_some();

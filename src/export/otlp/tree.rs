@@ -82,6 +82,7 @@ pub struct Series {
 }
 
 /// One OTLP Resource and its series.
+#[allow(clippy::struct_excessive_bools)] // each is one question
 #[derive(Debug, Default)]
 pub struct Entity {
     /// The workload's serial number.
@@ -97,6 +98,8 @@ pub struct Entity {
     pub series: Vec<Series>,
     /// Whether a request ever held it.
     pub sent: bool,
+    /// Whether it waits for its names before it is sent.
+    pub awaits: bool,
     gauges: bool,
     stale: bool,
     bytes: Vec<u8>,
@@ -115,6 +118,27 @@ impl Entity {
     #[must_use]
     pub fn is(&self, parent: Kind, rendered: &Rendered) -> bool {
         self.parent == Some(parent) && self.rendered == *rendered
+    }
+
+    /// Whether its attributes are these.
+    #[must_use]
+    pub fn renders(&self, rendered: &Rendered) -> bool {
+        self.rendered == *rendered
+    }
+
+    /// Gives it other attributes.
+    pub fn set_rendered(&mut self, rendered: Rendered) {
+        self.rendered = rendered;
+        self.stale = true;
+    }
+
+    /// Its series count from `start` on: what they counted is another entity's.
+    pub fn begin_anew(&mut self, start: u64) {
+        for series in &mut self.series {
+            (series.total, series.acked) = (Microjoules::ZERO, Microjoules::ZERO);
+            (series.start, series.acked_at) = (start, start);
+        }
+        self.sent = false;
     }
 
     /// Whether receivers see both as the same series.

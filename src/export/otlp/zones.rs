@@ -81,6 +81,19 @@ impl Zones {
         Self { entity, states: Vec::new() }
     }
 
+    /// Gives the node's Resource other attributes: receivers see other series from here on.
+    pub fn rename(&mut self, rendered: Rendered, labels: &Labels, ended: &mut Queue) {
+        if self.entity.renders(&rendered) {
+            return;
+        }
+        if self.entity.sent {
+            // The node's points carry no names, so nothing may say on them that the series is over.
+            ended.push(self.entity.memory(), labels.before, Why::Replaced { hidden: true });
+            self.entity.begin_anew(labels.before);
+        }
+        self.entity.set_rendered(rendered);
+    }
+
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
