@@ -22,6 +22,7 @@ pub mod file;
 pub mod http;
 pub mod ipmi;
 pub mod live;
+pub mod lock;
 pub mod memory;
 pub mod perf;
 pub mod record;

@@ -21,10 +21,14 @@ use crate::enrich;
 use crate::export::otlp::{GRACE, NodeResource, Otlp};
 use crate::export::printer::Printer;
 use crate::export::{Snapshot, Subscription, ZoneBook};
+use crate::host;
+use crate::host::lock::{Lock, LockError};
 use crate::meter::set::Outcome;
 use crate::meter::{Quality, State};
 use crate::telemetry::{self, Stats, Telemetry};
 
+/// How long to wait for an agent that is just ending: its last push takes no longer.
+const LOCK_PATIENCE: Duration = Duration::from_secs(6);
 /// Signals within this time are one.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// A meter whose trouble keeps changing is not heard more often than this.
@@ -37,6 +41,7 @@ const WAITING_MAX: usize = 64;
 /// # Errors
 /// A machine whose roots cannot be opened, or settings that cannot work.
 pub fn run(config: &Config) -> anyhow::Result<()> {
+    let _lock = lock(config)?;
     let host = live(config)?;
     let enrichers = names(&host, config);
     let node = NodeResource { attributes: enrich::host::attributes(&host, config) };
@@ -106,6 +111,19 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let _ = printer.join();
     }
     Ok(())
+}
+
+/// The lock of the agent's own directory, if it has one that can be used.
+fn lock(config: &Config) -> anyhow::Result<Option<Lock>> {
+    let Some(directory) = &config.state.directory else { return Ok(None) };
+    match host::lock::lock(directory, LOCK_PATIENCE) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ LockError::Held { .. }) => Err(error.into()),
+        Err(error @ LockError::Unusable { .. }) => {
+            telemetry::warn(&format!("state.directory: {error}"));
+            Ok(None)
+        }
+    }
 }
 
 /// The thread that owns the agent.

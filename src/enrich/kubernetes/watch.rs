@@ -25,6 +25,8 @@ use super::{Machine, Shared, Topic, node_names};
 const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(20)];
 /// Time for an answer. A watch is quiet for as long as nothing happens; [`watcher`] itself ends one that is dead.
 const ANSWER: Duration = Duration::from_secs(20);
+/// Time for the answer to a small question; pods are not listened to meanwhile.
+const SHORT: Duration = Duration::from_secs(5);
 /// Time between two attempts at what is only nice to know.
 const AGAIN: Duration = Duration::from_secs(60);
 /// The namespace whose uid is the cluster's.
@@ -95,7 +97,7 @@ impl Task {
         let at = at.trim_end_matches('/');
         let client = Client::try_from(config).map_err(|error| Failure::new(format!("{at}: {}", chain(&error))))?;
         let name = self.find_node(&client).await?;
-        let mut asked = self.ask(&client, &name).await;
+        let mut asked = Instant::now();
         let pods: Api<Pod> = Api::all(client.clone());
         let selected = watcher::Config::default().fields(&format!("spec.nodeName={name}")).any_semantic();
         let mut events = pin!(watcher::watcher(pods, selected));
@@ -104,9 +106,22 @@ impl Task {
                 async { if *listed { Ok(events.try_next().await) } else { timeout(ANSWER, events.try_next()).await } };
             tokio::select! {
                 event = next => match event {
-                    Ok(Ok(Some(event))) => self.take(event, listed),
+                    Ok(Ok(Some(event))) => {
+                        if self.take(event) {
+                            *listed = true;
+                            asked = self.ask(&client, &name).await;
+                            self.shared.answer();
+                        }
+                    }
                     Ok(Ok(None)) => return Ok(()),
-                    Ok(Err(error)) => return Err(refusal(at, &error)),
+                    Ok(Err(error)) => {
+                        let failure = refusal(at, &error);
+                        if failure.refused {
+                            // Pods are, the rest may not be.
+                            self.ask(&client, &name).await;
+                        }
+                        return Err(failure);
+                    }
                     Err(_) => return Err(Failure::new(format!("{at}: no answer within {} s", ANSWER.as_secs()))),
                 },
                 () = sleep_until(asked + AGAIN), if self.node.is_none() || self.cluster.is_none() => {
@@ -116,8 +131,10 @@ impl Task {
         }
     }
 
-    fn take(&mut self, event: Event<Pod>, listed: &mut bool) {
+    /// Takes in an event; whether a list is complete with it.
+    fn take(&mut self, event: Event<Pod>) -> bool {
         let uid = |pod: &Pod| pod.meta().uid.clone().unwrap_or_default();
+        let is_complete = matches!(event, Event::InitDone);
         match event {
             Event::Init => self.shared.update(|known| {
                 known.index.begin();
@@ -134,11 +151,10 @@ impl Task {
                     known.is_watching = true;
                     true
                 });
-                *listed = true;
                 self.shared.tell(Topic::Pods, None);
-                self.shared.answer();
             }
         }
+        is_complete
     }
 
     /// The name of this node: as configured, else that of the node with this machine's name, or its machine id.
@@ -195,10 +211,10 @@ impl Task {
 /// One object.
 async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, String> {
     let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
-    match timeout(ANSWER, client.request(request)).await {
+    match timeout(SHORT, client.request(request)).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => Err(words(&error).0),
-        Err(_) => Err(format!("{path}: no answer within {} s", ANSWER.as_secs())),
+        Err(_) => Err(format!("{path}: no answer within {} s", SHORT.as_secs())),
     }
 }
 
