@@ -21,8 +21,8 @@ lint: ## format and clippy, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-e2e: build ## the release binary against the real OpenTelemetry Collector (TESTS=name … for some of them)
-	e2e/collector/build.sh >/dev/null
+e2e: build ## the release binary against the real Collector and Prometheus (TESTS=name … for some of them)
+	e2e/components/build.sh otelcol prometheus >/dev/null
 	$(PYTHON) e2e/run.py $(TESTS)
 
 e2e-guest: build ## the release binary in a guest with real powercap zones, /dev/ipmi0 and an ACPI power meter

@@ -25,10 +25,11 @@ import urllib.request
 
 sys.dont_write_bytecode = True  # before our own modules: the clone stays as it is
 
+import pipelines
 from books import Books, Received, check_delivery, check_prometheus, require
 from cgroups import Cgroup, Unavailable
 from machine import DRAM_W, HOST_W, NGINX, PACKAGE_W, POD_BUSY, POD_CALM, POD_ENDS, Machine
-from process import HERE, MINIMAL, Agent, Collector, Failed, Process, free_ports, wait_until
+from process import HERE, Agent, Collector, Failed, Process, free_ports, wait_until
 from redfish import INPUT_W, INPUTS_W, PLUG_W, Bmc, bad_bmc, plug
 
 TICKS = 8
@@ -53,11 +54,10 @@ class Tests:
         wrong = [str(test) for test, _ in result.errors + result.failures]
         require(result.testsRun and not wrong, f"{result.testsRun} tests ran; failed: {wrong}")
 
-    def minimal_config(self):
-        """otel-config/minimal.yaml loads in the Collector"""
-        argv = [self._otelcol, "validate", "--config", MINIMAL]
-        with Process("validate", argv, self._directory("config"), 30) as check:
-            require(check.child.wait() == 0, f"refused: {check.stderr.read_text().strip()}")
+    def configs(self):
+        """every file of otel-config/ loads in the Collector, and has its test"""
+        names = [name for name in vars(Tests) if not name.startswith("_")]
+        pipelines.check_configs(self._otelcol, self._directory("configs"), names)
 
     def grpc(self):
         """fake machine → gRPC → Collector: the books balance, and arrive to the microjoule"""
@@ -71,6 +71,28 @@ class Tests:
         """the Collector's Prometheus exporter keeps every pod and container apart"""
         books, _, exposition = self._fake_run("grpc")
         check_prometheus(books, exposition)
+
+    def scrape(self):
+        """otel-config/prometheus: two nodes on one page keep all pods, containers and services apart, ended ones too"""
+        pipelines.check_scrape(self._binary, self._otelcol, self._directory("scrape"))
+
+    def prometheus_server(self):
+        """otel-config/prometheus-otlp, -remote-write: a Prometheus server has all joules, watts, kWh"""
+        directory = self._directory("server")
+        pipelines.check_prometheus_server(self._binary, self._otelcol, component("prometheus"), directory)
+
+    def chargeback(self):
+        """otel-config/chargeback: a namespace's kWh are its pods', never fall, and nothing is counted twice"""
+        pipelines.check_chargeback(self._binary, self._otelcol, self._directory("chargeback"))
+        pipelines.check_chargeback_changes(self._otelcol, self._directory("chargeback"))
+
+    def drop_processes(self):
+        """otel-config/drop-processes: no series of processes arrives, all others do"""
+        pipelines.check_drop_processes(self._binary, self._otelcol, self._directory("drop"))
+
+    def vendors(self):
+        """otel-config/datadog, dynatrace, newrelic: only deltas, whose sums are the totals, and the right header"""
+        pipelines.check_vendors(self._binary, self._otelcol, self._directory("vendors"))
 
     def late_collector(self):
         """a Collector that starts late costs one line at each end and no energy"""
@@ -321,6 +343,12 @@ class Tests:
                 f"one pod used 3 times the CPU time of the other and got {ratio:.2f} times its energy")
 
 
+def component(name):
+    """The path of a real component, which is built first if it has not been yet."""
+    script = HERE / "components/build.sh"
+    return subprocess.run([script, name], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def _populated_cgroups():
     """Cgroups of this machine, the root aside, with processes in them, in the hierarchies that count CPU time."""
     return {line.split(":", 2)[2] for entry in pathlib.Path("/proc").glob("[0-9]*/cgroup") for line in _lines(entry)
@@ -369,7 +397,7 @@ def _run_one(name, test, keep):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=os.environ.get("WATTRIBUTE_BIN", HERE.parent / "target/release/wattribute"))
-    parser.add_argument("--otelcol", help="default: what e2e/collector/build.sh has built, or builds now")
+    parser.add_argument("--otelcol", help="default: what e2e/components/build.sh has built, or builds now")
     parser.add_argument("tests", nargs="*", metavar="TEST")
     options = parser.parse_args()
     # A signal ends us through every `with`, so that no process and no cgroup of ours is left.
@@ -378,8 +406,7 @@ def main():
     binary = pathlib.Path(options.bin).resolve()
     if not os.access(binary, os.X_OK):
         parser.error(f"no binary at {binary}: `make e2e` builds it first")
-    otelcol = options.otelcol or subprocess.run(
-        [HERE / "collector/build.sh"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    otelcol = options.otelcol or component("otelcol")
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="wattribute-e2e-"))
     tests = Tests(binary, otelcol, scratch)
     names = [name for name in vars(Tests) if not name.startswith("_")]
