@@ -2,11 +2,11 @@
 # Builds real components that the end-to-end tests talk to, and prints the paths of their binaries on stdout: one line
 # for each name, in the order given, and nothing else.
 #
-#     build.sh NAME…     otelcol etcd kube-apiserver kube-controller-manager kube-scheduler kubelet helm prometheus
+#     build.sh NAME…     otelcol etcd kube-apiserver kube-controller-manager kube-scheduler kubelet helm prometheus promtool
 #
 # A binary is cached outside the clone under a name with its version and a hash of what it is made from, so a second run
 # only prints the path and a changed recipe builds anew. It appears there by one rename: a build that was interrupted
-# leaves nothing that looks finished, and two builds at once do no harm. Components of Kubernetes that are asked for
+# leaves nothing that looks finished, and two builds at once do no harm. Components of one source that are asked for
 # together are built together. What is built is static and stripped; only etcd is Debian's, unpacked but not installed.
 set -euo pipefail
 
@@ -26,7 +26,7 @@ describe() {
     otelcol) recipe=otelcol version=$collector manifest=$here/collector.yaml ;;
     kube-apiserver | kube-controller-manager | kube-scheduler | kubelet) recipe=kubernetes version=$kubernetes ;;
     helm) recipe=helm version=$helm ;;
-    prometheus) recipe=prometheus version=$prometheus ;;
+    prometheus | promtool) recipe=prometheus version=$prometheus ;;
     etcd) recipe=etcd version=$debian ;;
     *) echo "no such component: $1" >&2; return 1 ;;
   esac
@@ -103,7 +103,7 @@ build_prometheus() {
   cp -r --no-preserve=mode "$(directory "github.com/prometheus/prometheus@$version")" source
   rm source/plugins/plugins.go
   cd source
-  compile "-X github.com/prometheus/common/version.Version=$prometheus" ./cmd/prometheus
+  compile "-X github.com/prometheus/common/version.Version=$prometheus" "${@/#/./cmd/}"
 }
 
 build_etcd() {
@@ -143,11 +143,14 @@ trap '[[ -z $work ]] || rm -rf "$work"' EXIT
 # A static binary, and no C compiler needed. GOFLAGS stays as the environment has it.
 export CGO_ENABLED=0 GOWORK=off
 
-together=()
+declare -A missing=()
 for name in "$@"; do
   [[ -x $(path "$name") ]] && continue
   describe "$name"
-  if [[ $recipe == kubernetes ]]; then together+=("$name"); else build "$recipe" "$name"; fi
+  missing[$recipe]+=" $name"
 done
-[[ ${#together[@]} -eq 0 ]] || build kubernetes "${together[@]}"
+for recipe in "${!missing[@]}"; do
+  # shellcheck disable=SC2086 # a list of names
+  build "$recipe" ${missing[$recipe]}
+done
 for name in "$@"; do path "$name"; done

@@ -3,6 +3,7 @@
 //! The bytes are written when a series is born or ends; each push overwrites times and values in them. A series is one
 //! zone of one workload, booked in whole microjoules; its counter and its power gauge are two points of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::attributes::{Chain, Rendered};
@@ -282,8 +283,11 @@ impl Entity {
                     for (index, series) in self.series.iter().enumerate() {
                         let Some(metric) = self.metric(series, gauge) else { continue };
                         let before = self.series.get(..index).unwrap_or_default();
-                        if before.iter().all(|earlier| self.metric(earlier, gauge) != Some(metric)) {
-                            self.write_metric(metric, gauge, form, ended, scope_metrics);
+                        if ended {
+                            // The Collector's Prometheus exporter looks no further in a metric than the first end.
+                            self.write_metric(metric, gauge, form, true, index..index + 1, scope_metrics);
+                        } else if before.iter().all(|earlier| self.metric(earlier, gauge) != Some(metric)) {
+                            self.write_metric(metric, gauge, form, false, 0..self.series.len(), scope_metrics);
                         }
                     }
                 }
@@ -296,10 +300,18 @@ impl Entity {
         if gauge { power.filter(|_| self.gauges && series.watts.is_some()) } else { Some(counter) }
     }
 
-    fn write_metric(&self, metric: &'static Metric, gauge: bool, form: Form, ended: bool, out: &mut Writer) {
+    fn write_metric(
+        &self,
+        metric: &'static Metric,
+        gauge: bool,
+        form: Form,
+        ended: bool,
+        of: Range<usize>,
+        out: &mut Writer,
+    ) {
         out.metric(metric, form, |points| {
             for (index, series) in self.series.iter().enumerate() {
-                if self.metric(series, gauge) == Some(metric) {
+                if of.contains(&index) && self.metric(series, gauge) == Some(metric) {
                     let number = u32::try_from(index).unwrap_or(u32::MAX);
                     points.point(number, gauge, ended, |point| self.write_attributes(series, point));
                 }
