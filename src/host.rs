@@ -26,6 +26,7 @@ pub mod lock;
 pub mod memory;
 pub mod perf;
 pub mod record;
+pub mod sandbox;
 pub mod script;
 pub mod tls;
 

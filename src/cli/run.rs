@@ -4,6 +4,7 @@
 //! period, and for JSON the total; a second signal ends the program at once.
 
 use std::mem::ManuallyDrop;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
@@ -21,8 +22,8 @@ use crate::enrich;
 use crate::export::otlp::{GRACE, NodeResource, Otlp};
 use crate::export::printer::Printer;
 use crate::export::{Snapshot, Subscription, ZoneBook};
-use crate::host;
 use crate::host::lock::{Lock, LockError};
+use crate::host::{self, Host};
 use crate::meter::set::Outcome;
 use crate::meter::{Quality, State};
 use crate::telemetry::{self, Stats, Telemetry};
@@ -43,6 +44,7 @@ const WAITING_MAX: usize = 64;
 pub fn run(config: &Config) -> anyhow::Result<()> {
     let _lock = lock(config)?;
     let host = live(config)?;
+    give_up_signals(&host, config);
     let enrichers = names(&host, config);
     let node = NodeResource { attributes: enrich::host::attributes(&host, config) };
     let node = node.with(&enrich::node(&enrichers));
@@ -111,6 +113,16 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let _ = printer.join();
     }
     Ok(())
+}
+
+/// In a container that sees the host's processes, signals to them are not ours to send.
+fn give_up_signals(host: &Host, config: &Config) {
+    if config.host.proc != Path::new("/proc")
+        && host.sees_own_pids()
+        && let Err(error) = host::sandbox::enter()
+    {
+        telemetry::warn(&format!("cannot give up the right to signal other processes: {error}"));
+    }
 }
 
 /// The lock of the agent's own directory, if it has one that can be used.
