@@ -27,6 +27,8 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(20
 const ANSWER: Duration = Duration::from_secs(20);
 /// Time for the answer to a small question; pods are not listened to meanwhile.
 const SHORT: Duration = Duration::from_secs(5);
+/// A watch that has stood for so long is well: one that may be listed and not watched ends at once.
+const CALM: Duration = Duration::from_secs(2);
 /// Time between two attempts at what is only nice to know.
 const AGAIN: Duration = Duration::from_secs(60);
 /// The namespace whose uid is the cluster's.
@@ -40,6 +42,8 @@ pub(super) struct Task {
     shared: Arc<Shared>,
     node: Option<Node>,
     cluster: Option<String>,
+    /// In a row, since it last went well.
+    failures: u32,
 }
 
 /// Why a connection ended.
@@ -57,7 +61,7 @@ impl Failure {
 
 impl Task {
     pub(super) fn new(source: Source, node_name: Option<String>, machine: Machine, shared: Arc<Shared>) -> Self {
-        Self { source, node_name, machine, shared, node: None, cluster: None }
+        Self { source, node_name, machine, shared, node: None, cluster: None, failures: 0 }
     }
 
     /// Never ends by itself.
@@ -68,48 +72,49 @@ impl Task {
                 self.shared.pod_here.notified().await;
             }
         }
-        let mut failures = 0_u32;
         loop {
-            let mut listed = false;
-            let failure = match self.follow(&mut listed).await {
+            let failure = match self.follow().await {
                 Ok(()) => Failure::new("the watch ended".into()),
                 Err(failure) => failure,
             };
             self.shared.update(|known| std::mem::take(&mut known.is_watching));
-            failures = if listed { 1 } else { failures + 1 };
-            if failures > 1 || failure.refused || !self.has_listed() {
+            self.failures += 1;
+            if self.failures > 1 || failure.refused || !self.has_answered() {
                 let advice = "pods keep their uid, containers their id, until names can be had";
                 self.shared.tell(Topic::Pods, Some(&format!("{}; {advice}", failure.what)));
             }
             self.shared.answer();
-            sleep(pause(failures)).await;
+            sleep(pause(self.failures)).await;
         }
     }
 
-    fn has_listed(&self) -> bool {
-        self.shared.generation.load(Ordering::Acquire) > 0
+    fn has_answered(&self) -> bool {
+        self.shared.known().has_answered
     }
 
     /// One connection.
-    async fn follow(&mut self, listed: &mut bool) -> Result<(), Failure> {
+    async fn follow(&mut self) -> Result<(), Failure> {
         let config = self.source.read().await.map_err(Failure::new)?;
         let at = config.cluster_url.to_string();
         let at = at.trim_end_matches('/');
         let client = Client::try_from(config).map_err(|error| Failure::new(format!("{at}: {}", chain(&error))))?;
         let name = self.find_node(&client).await?;
-        let mut asked = Instant::now();
+        // When the list was complete, and when the extras were asked for.
+        let (mut listed, mut asked) = (None, Instant::now());
         let pods: Api<Pod> = Api::all(client.clone());
         let selected = watcher::Config::default().fields(&format!("spec.nodeName={name}")).any_semantic();
         let mut events = pin!(watcher::watcher(pods, selected));
         loop {
-            let next =
-                async { if *listed { Ok(events.try_next().await) } else { timeout(ANSWER, events.try_next()).await } };
+            let next = async {
+                if listed.is_some() { Ok(events.try_next().await) } else { timeout(ANSWER, events.try_next()).await }
+            };
+            let calm = listed.map(|at| at + CALM).filter(|_| self.failures > 0);
             tokio::select! {
                 event = next => match event {
                     Ok(Ok(Some(event))) => {
                         if self.take(event) {
-                            *listed = true;
                             asked = self.ask(&client, &name).await;
+                            listed = Some(asked);
                             self.shared.answer();
                         }
                     }
@@ -124,6 +129,10 @@ impl Task {
                     }
                     Err(_) => return Err(Failure::new(format!("{at}: no answer within {} s", ANSWER.as_secs()))),
                 },
+                () = sleep_until(calm.unwrap_or(asked)), if calm.is_some() => {
+                    self.failures = 0;
+                    self.shared.tell(Topic::Pods, None);
+                }
                 () = sleep_until(asked + AGAIN), if self.node.is_none() || self.cluster.is_none() => {
                     asked = self.ask(&client, &name).await;
                 }
@@ -145,14 +154,11 @@ impl Task {
                 let changed = known.index.apply(&pod);
                 known.index.delete(&uid(&pod)) || changed
             }),
-            Event::InitDone => {
-                self.shared.update(|known| {
-                    known.index.finish();
-                    known.is_watching = true;
-                    true
-                });
-                self.shared.tell(Topic::Pods, None);
-            }
+            Event::InitDone => self.shared.update(|known| {
+                known.index.finish();
+                known.is_watching = true;
+                true
+            }),
         }
         is_complete
     }
