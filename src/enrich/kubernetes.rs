@@ -73,7 +73,15 @@ struct Known {
     /// The watch is up, so a container that is not known will be, within seconds.
     is_watching: bool,
     has_answered: bool,
-    troubles: [Option<Arc<str>>; TOPICS],
+    troubles: [Option<Trouble>; TOPICS],
+}
+
+/// What is wrong with a topic.
+#[derive(Debug, Clone)]
+struct Trouble {
+    what: Arc<str>,
+    /// 401, 403, …; none where nobody answered. The same trouble may be told in other words at each attempt.
+    code: Option<u16>,
 }
 
 impl Kubernetes {
@@ -134,7 +142,7 @@ impl Enricher for Kubernetes {
     fn troubles(&self, say: &mut dyn FnMut(usize, Arc<str>)) {
         for (topic, trouble) in self.shared.known().troubles.iter().enumerate() {
             if let Some(trouble) = trouble {
-                say(topic, Arc::clone(trouble));
+                say(topic, Arc::clone(&trouble.what));
             }
         }
     }
@@ -178,13 +186,14 @@ impl Shared {
         }
     }
 
-    /// Says what is wrong with a topic, or that nothing is.
-    fn tell(&self, topic: Topic, trouble: Option<&str>) {
+    /// Says what is wrong with a topic, or that nothing is. The same trouble keeps its first words.
+    fn tell(&self, topic: Topic, trouble: Option<Trouble>) {
         let mut known = self.known();
-        if let Some(told) = known.troubles.get_mut(topic as usize)
-            && told.as_deref() != trouble
-        {
-            *told = trouble.map(Arc::from);
+        if let Some(told) = known.troubles.get_mut(topic as usize) {
+            let code = |trouble: &Option<Trouble>| trouble.as_ref().map(|trouble| trouble.code);
+            if code(told) != code(&trouble) {
+                *told = trouble;
+            }
         }
     }
 

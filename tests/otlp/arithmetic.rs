@@ -314,6 +314,7 @@ fn without_names_points_have_no_copies() {
     assert_eq!(one(&found, CONTAINER, |_| true).get("container.id"), "");
     let power = one(&found, "wattribute.process.power", |_| true);
     assert_eq!((power.get("process.pid"), power.of("process.pid")), ("", "5"));
+    assert_eq!(power.of("process.creation.time"), "2023-11-14T22:13:20.35Z");
     assert!((power.value.unwrap() - 2.0).abs() < 1e-9);
 }
 

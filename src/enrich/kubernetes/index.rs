@@ -92,10 +92,13 @@ impl Index {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = format!("{namespace}/{}", pod.metadata.name.as_deref().unwrap_or_default());
         let mut containers = Vec::new();
-        for (container, id, image) in containers_of(pod) {
+        for (container, (runtime, id), image) in containers_of(pod) {
             let mut attributes = attributes.clone();
             let mut add = |key: &'static str, value: &str| attributes.push((key.into(), value.to_owned()));
             add(attr::K8S_CONTAINER_NAME, container);
+            if !runtime.is_empty() {
+                add(attr::CONTAINER_RUNTIME_NAME, runtime);
+            }
             if let Some(image) = image {
                 describe_image(image, &mut add);
             }
@@ -222,8 +225,8 @@ impl Index {
 /// What was asked for, and what became of it.
 type Group<'a> = (&'a Option<Vec<Container>>, &'a Option<Vec<ContainerStatus>>);
 
-/// The containers that were ever created, those before a restart too: name, id, image.
-fn containers_of(pod: &Pod) -> impl Iterator<Item = (&str, &str, Option<&str>)> {
+/// The containers that were ever created, those before a restart too: name, runtime and id, image.
+fn containers_of(pod: &Pod) -> impl Iterator<Item = (&str, (&str, &str), Option<&str>)> {
     let (spec, status) = (&pod.spec, &pod.status);
     let groups: [Group<'_>; 3] = [
         (&spec.init_containers, &status.init_container_statuses),
@@ -241,8 +244,8 @@ fn containers_of(pod: &Pod) -> impl Iterator<Item = (&str, &str, Option<&str>)> 
             });
             let [before, ended] = ended;
             let ids = [before, ended, status.container_id.as_deref()].into_iter().flatten();
-            let bare = ids.map(|id| id.split_once("://").map_or(id, |(_, id)| id)).filter(|id| !id.is_empty());
-            bare.map(move |id| (status.name.as_str(), id, image))
+            let parts = ids.map(|id| id.split_once("://").unwrap_or(("", id))).filter(|(_, id)| !id.is_empty());
+            parts.map(move |parts| (status.name.as_str(), parts, image))
         })
     })
 }

@@ -64,16 +64,17 @@ fn a_pod_with_every_sort_of_container() {
     let found = index.pod("u1").unwrap();
     assert_eq!((found.names.name.as_str(), plain(&found.names)), ("shop/web-0", own.to_vec()));
     assert_eq!((found.inside.name.as_str(), found.gone), ("", false));
-    for (digit, name, image, tag) in [
-        ('1', "setup", "busybox", Some("latest")),
-        ('2', "proxy", "envoy", Some("1")),
-        ('3', "app", "ghcr.io:443/acme/web", Some("1.2")),
-        ('4', "app", "ghcr.io:443/acme/web", Some("1.2")),
-        ('5', "debug", "tools", None),
+    for (digit, name, runtime, image, tag) in [
+        ('1', "setup", "containerd", "busybox", Some("latest")),
+        ('2', "proxy", "containerd", "envoy", Some("1")),
+        ('3', "app", "cri-o", "ghcr.io:443/acme/web", Some("1.2")),
+        ('4', "app", "cri-o", "ghcr.io:443/acme/web", Some("1.2")),
+        ('5', "debug", "docker", "tools", None),
     ] {
         let names = index.container(&id(digit)).unwrap();
         let mut expected = own.to_vec();
-        expected.extend([("k8s.container.name", name), ("container.image.name", image)]);
+        expected.extend([("k8s.container.name", name), ("container.runtime.name", runtime)]);
+        expected.push(("container.image.name", image));
         expected.extend(tag.map(|tag| ("container.image.tag", tag)));
         assert_eq!((plain(&names), &*names.name), (expected, &*format!("shop/web-0/{name}")));
     }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::object::{List, Node, Pod};
 use super::source::{Source, chain, shorten};
-use super::{Machine, Shared, Topic, node_names};
+use super::{Machine, Shared, Topic, Trouble, node_names};
 
 /// Pauses between attempts.
 const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(20)];
@@ -46,16 +46,20 @@ pub(super) struct Task {
     failures: u32,
 }
 
-/// Why a connection ended.
+/// Why there is no answer.
 struct Failure {
     what: String,
-    /// It was refused, and will be until somebody changes something.
-    refused: bool,
+    /// What the API server answered instead.
+    code: Option<u16>,
 }
 
 impl Failure {
     fn new(what: String) -> Self {
-        Self { what, refused: false }
+        Self { what, code: None }
+    }
+
+    fn trouble(&self, advice: &str) -> Trouble {
+        Trouble { what: format!("{}; {advice}", self.what).into(), code: self.code }
     }
 }
 
@@ -79,17 +83,14 @@ impl Task {
             };
             self.shared.update(|known| std::mem::take(&mut known.is_watching));
             self.failures += 1;
-            if self.failures > 1 || failure.refused || !self.has_answered() {
+            // One failure is not worth a word: a connection ends, an API server starts and knows no rights yet.
+            if self.failures > 1 {
                 let advice = "pods keep their uid, containers their id, until names can be had";
-                self.shared.tell(Topic::Pods, Some(&format!("{}; {advice}", failure.what)));
+                self.shared.tell(Topic::Pods, Some(failure.trouble(advice)));
+                self.shared.answer();
             }
-            self.shared.answer();
             sleep(pause(self.failures)).await;
         }
-    }
-
-    fn has_answered(&self) -> bool {
-        self.shared.known().has_answered
     }
 
     /// One connection.
@@ -120,8 +121,8 @@ impl Task {
                     }
                     Ok(Ok(None)) => return Ok(()),
                     Ok(Err(error)) => {
-                        let failure = refusal(at, &error);
-                        if failure.refused {
+                        let failure = of_watch(at, &error);
+                        if matches!(failure.code, Some(401 | 403)) {
                             // Pods are, the rest may not be.
                             self.ask(&client, &name).await;
                         }
@@ -173,9 +174,9 @@ impl Task {
         if !host.is_empty() && get::<Node>(client, &format!("/api/v1/nodes/{host}")).await.is_ok() {
             return Ok(self.node_name.insert(host).clone());
         }
-        let nodes: List<Node> = get(client, "/api/v1/nodes?limit=500").await.map_err(|what| Failure {
-            what: format!("which node this is cannot be told: {what}; {advice}"),
-            refused: true,
+        let nodes: List<Node> = get(client, "/api/v1/nodes?limit=500").await.map_err(|failure| Failure {
+            what: format!("which node this is cannot be told: {}; {advice}", failure.what),
+            ..failure
         })?;
         let found = nodes.items.iter().find(|node| {
             let id = &node.status.node_info.machine_id;
@@ -183,7 +184,7 @@ impl Task {
         });
         match found.and_then(|node| node.metadata.name.clone()) {
             Some(name) => Ok(self.node_name.insert(name).clone()),
-            None => Err(Failure { what: format!("no node of the cluster is this machine; {advice}"), refused: true }),
+            None => Err(Failure { what: format!("no node of the cluster is this machine; {advice}"), code: Some(404) }),
         }
     }
 
@@ -207,28 +208,28 @@ impl Task {
         Instant::now()
     }
 
-    fn answered<T>(&self, topic: Topic, answer: Result<T, String>, without: &str) -> Option<T> {
-        let trouble = answer.as_ref().err().map(|what| format!("{what}; going on {without}"));
-        self.shared.tell(topic, trouble.as_deref());
+    fn answered<T>(&self, topic: Topic, answer: Result<T, Failure>, without: &str) -> Option<T> {
+        let advice = format!("going on {without}");
+        self.shared.tell(topic, answer.as_ref().err().map(|failure| failure.trouble(&advice)));
         answer.ok()
     }
 }
 
 /// One object.
-async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, String> {
-    let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Failure> {
+    let request = http::Request::get(path).body(Vec::new()).map_err(|error| Failure::new(error.to_string()))?;
     match timeout(SHORT, client.request(request)).await {
         Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(words(&error).0),
-        Err(_) => Err(format!("{path}: no answer within {} s", SHORT.as_secs())),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(_) => Err(Failure::new(format!("{path}: no answer within {} s", SHORT.as_secs()))),
     }
 }
 
-/// What the API server said, and whether it refused.
-fn words(error: &kube::Error) -> (String, bool) {
+/// What the API server said, or why it said nothing.
+fn failure(error: &kube::Error) -> Failure {
     match error {
-        kube::Error::Api(status) => (spell(status), matches!(status.code, 401 | 403)),
-        other => (chain(other), false),
+        kube::Error::Api(status) => Failure { what: spell(status), code: Some(status.code) },
+        other => Failure::new(chain(other)),
     }
 }
 
@@ -242,14 +243,14 @@ fn spell(status: &kube::core::Status) -> String {
     format!("{} {}{advice}", status.code, shorten(text))
 }
 
-fn refusal(at: &str, error: &watcher::Error) -> Failure {
+fn of_watch(at: &str, error: &watcher::Error) -> Failure {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let (what, refused) = match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => words(error),
-        WatchError(status) => (spell(status), matches!(status.code, 401 | 403)),
-        NoResourceVersion => (error.to_string(), false),
+    let failure = match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => failure(error),
+        WatchError(status) => Failure { what: spell(status), code: Some(status.code) },
+        NoResourceVersion => Failure::new(error.to_string()),
     };
-    Failure { what: format!("{at}: {what}"), refused }
+    Failure { what: format!("{at}: {}", failure.what), ..failure }
 }
 
 /// The pause after so many failures in a row: between half and all of it, so that nodes do not come together.

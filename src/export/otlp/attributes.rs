@@ -6,6 +6,7 @@
 //! series apart by *point* attributes only: without them two pods would become one sample.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::encode::Writer;
 use crate::config;
@@ -136,17 +137,17 @@ pub fn render_node(attributes: &[(String, String)]) -> Rendered {
     Rendered { resource: writer.bytes().to_vec(), names: Vec::new() }
 }
 
-/// Encodes the attributes of the workload at the head of `chain`.
+/// Encodes the attributes of the workload at the head of `chain`. `booted`: when the machine was, since 1970.
 #[must_use]
-pub fn render(node: &NodeResource, chain: &[Arc<Identity>], point_names: bool) -> Rendered {
+pub fn render(node: &NodeResource, booted: Duration, chain: &[Arc<Identity>], point_names: bool) -> Rendered {
     let Some(own) = chain.first() else { return Rendered::default() };
     let kind = own.id.kind();
     let id = own.id.to_string();
-    let pid = match own.id {
-        WorkloadId::Process { pid, .. } => pid.to_string(),
-        _ => String::new(),
+    let (pid, created) = match own.id {
+        WorkloadId::Process { pid, start_ticks } => (pid.to_string(), created(booted, start_ticks)),
+        _ => (String::new(), String::new()),
     };
-    let pairs = pairs(node, chain, &id, &pid);
+    let pairs = pairs(node, chain, [&id, &pid, &created]);
     let mut writer = Writer::default();
     writer.message(1, |resource| pairs.iter().for_each(|(key, value)| put(resource, 1, key, value)));
     let resource = writer.bytes().to_vec();
@@ -161,7 +162,18 @@ pub fn render(node: &NodeResource, chain: &[Arc<Identity>], point_names: bool) -
     Rendered { resource, names: writer.bytes().to_vec() }
 }
 
-fn pairs<'a>(node: &'a NodeResource, chain: &'a [Arc<Identity>], id: &'a str, pid: &'a str) -> Vec<(&'a str, &'a str)> {
+/// When a process was created, in ISO 8601, to the 10 ms that `/proc/PID/stat` knows.
+fn created(booted: Duration, start_ticks: u64) -> String {
+    let since = booted.saturating_add(Duration::from_millis(start_ticks.saturating_mul(10)));
+    let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(millis / 10 * 10).map_or_else(|_| String::new(), |time| format!("{time:.2}"))
+}
+
+fn pairs<'a>(
+    node: &'a NodeResource,
+    chain: &'a [Arc<Identity>],
+    [id, pid, created]: [&'a str; 3],
+) -> Vec<(&'a str, &'a str)> {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(24);
     let mut add = |key: &'a str, value: &'a str| {
         if !pairs.iter().any(|(known, _)| *known == key) {
@@ -173,6 +185,9 @@ fn pairs<'a>(node: &'a NodeResource, chain: &'a [Arc<Identity>], id: &'a str, pi
     own.attributes.iter().for_each(|(key, value)| add(key, value));
     if kind == Kind::Process {
         add(attr::PROCESS_PID, pid);
+        if !created.is_empty() {
+            add(attr::PROCESS_CREATION_TIME, created);
+        }
         add(attr::PROCESS_EXECUTABLE_NAME, &own.name);
     }
     let told = copied(kind).last().is_some_and(|key| pairs_has(&own.attributes, key) || *key == attr::PROCESS_PID);

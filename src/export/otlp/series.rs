@@ -8,6 +8,7 @@
 //! nothing, so that sums over all series ever sent stay right. Rows are reused, serial numbers are not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attributes::{Chain, NodeResource, chain_of, parent_of, render, render_node};
 use super::ended::{Queue, Why};
@@ -34,6 +35,8 @@ pub struct Book {
     found: NodeResource,
     node: NodeResource,
     node_identity: Option<Arc<Identity>>,
+    /// When the machine was booted, since 1970, as the baseline has it.
+    booted: Duration,
     /// Set while a snapshot is folded that brings other names of the node, which every Resource carries.
     renamed: bool,
     /// No entity waits for its names any more.
@@ -131,7 +134,7 @@ pub struct Labels {
     pub before: u64,
     /// Time between the two.
     pub seconds: f64,
-    boot: Option<std::time::Duration>,
+    boot: Option<Duration>,
 }
 
 impl Labels {
@@ -184,6 +187,7 @@ impl Book {
             found: node.clone(),
             node: node.clone(),
             node_identity: None,
+            booted: Duration::ZERO,
             renamed: false,
             patience_over: false,
             zones: Zones::new(render_node(&node.own(settings))),
@@ -230,6 +234,9 @@ impl Book {
             return;
         }
         self.labels.advance(snapshot);
+        if self.generation.is_none() {
+            self.booted = snapshot.baseline.wall.saturating_sub(snapshot.baseline.boot);
+        }
         self.grow(snapshot);
         self.know_node(snapshot);
         let zones_changed = self.zones.update(snapshot, &self.labels, &mut self.ended);
@@ -357,7 +364,7 @@ impl Book {
     fn entity(&self, snapshot: &Snapshot, row: usize, serial: u64, kind: Kind, start: u64) -> Entity {
         let mut chain = Chain::new();
         let parent = chain_of(snapshot, row, &mut chain);
-        let rendered = render(&self.node, &chain, self.point_names);
+        let rendered = render(&self.node, self.booted, &chain, self.point_names);
         let gauges = kind != Kind::Process || self.process_power;
         Entity::new(serial, (kind, parent), chain, rendered, start, gauges)
     }
@@ -381,7 +388,7 @@ impl Book {
         {
             return;
         }
-        let rendered = render(&self.node, &self.chain, self.point_names);
+        let rendered = render(&self.node, self.booted, &self.chain, self.point_names);
         if !moved && old.is(parent, &rendered) {
             old.chain.clone_from(&self.chain);
             return;
