@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 20
 # Where cargo puts the release binary, also when the environment has moved the target directory out of the clone.
 export WATTRIBUTE_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/wattribute
 
-.PHONY: help build test lint chart chart-bless e2e e2e-guest bench fuzz metrics ci
+.PHONY: help build test lint chart chart-bless e2e e2e-cluster e2e-guest bench fuzz metrics ci
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 11
@@ -30,6 +30,10 @@ chart: build ## the chart, rendered by the real Helm: rights, privileges, exampl
 
 chart-bless: ## the rendered examples and deploy/kubernetes.yaml anew, after a change of the chart
 	$(PYTHON) e2e/chart/check.py --bless
+
+e2e-cluster: build ## pods of a real etcd and kube-apiserver with RBAC on (TESTS=name … for some of them)
+	e2e/components/build.sh kube-apiserver etcd helm otelcol >/dev/null
+	$(PYTHON) e2e/cluster/run.py $(TESTS)
 
 e2e-guest: build ## the release binary in a guest with real powercap zones, /dev/ipmi0 and an ACPI power meter
 	$(PYTHON) e2e/guest/run.py

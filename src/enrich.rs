@@ -14,7 +14,9 @@ use crate::semconv::attr;
 use crate::workload::{Attribute, Identity, Names, WorkloadId};
 
 pub mod host;
+mod image;
 pub mod kubernetes;
+pub mod runtime;
 
 /// What an enricher says of a workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +61,8 @@ pub struct Source {
 }
 
 /// The sources of names, the strongest first.
-pub const ENRICHERS: &[Source] = &[Source { name: "kubernetes", start: kubernetes }];
+pub const ENRICHERS: &[Source] =
+    &[Source { name: "kubernetes", start: kubernetes }, Source { name: "containers", start: containers }];
 
 fn kubernetes(host: &Host, config: &Config) -> Result<Box<dyn Enricher>, String> {
     let own = host::attributes(host, config);
@@ -70,6 +73,10 @@ fn kubernetes(host: &Host, config: &Config) -> Result<Box<dyn Enricher>, String>
         is_veiled: host::is_veiled(host, config),
     };
     Ok(Box::new(kubernetes::Kubernetes::start(&config.kubernetes, machine)?))
+}
+
+fn containers(_: &Host, config: &Config) -> Result<Box<dyn Enricher>, String> {
+    Ok(Box::new(runtime::Runtimes::start(&config.containers)?))
 }
 
 /// Starts every enricher that can work here; `said` gets the reason of each that cannot.

@@ -117,12 +117,12 @@ fn lxc<'a>(name: &'a str, parent: Option<&str>) -> Option<Container<'a>> {
 }
 
 /// A full container id: 64 lower-case hex digits.
-pub(super) fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 64 && is_hex(text)
 }
 
 /// Whether `text` is made of lower-case hex digits only.
-pub(super) fn is_hex(text: &str) -> bool {
+pub(crate) fn is_hex(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 

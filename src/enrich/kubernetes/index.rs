@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::object::{Container, ContainerStatus, Pod};
 use super::owner;
+use crate::enrich::image;
 use crate::semconv::attr;
 use crate::workload::{Attribute, Names};
 
@@ -100,7 +101,7 @@ impl Index {
                 add(attr::CONTAINER_RUNTIME_NAME, runtime);
             }
             if let Some(image) = image {
-                describe_image(image, &mut add);
+                image::describe(image, &mut add);
             }
             containers.push((id.to_owned(), Names { name: format!("{name}/{container}"), attributes }));
         }
@@ -248,18 +249,6 @@ fn containers_of(pod: &Pod) -> impl Iterator<Item = (&str, (&str, &str), Option<
             parts.map(move |parts| (status.name.as_str(), parts, image))
         })
     })
-}
-
-/// `[registry[:port]/]path[:tag][@digest]`: the name and the tag. Without a tag and a digest it is `latest`, as runtimes
-/// read it.
-pub(in crate::enrich) fn describe_image(image: &str, add: &mut dyn FnMut(&'static str, &str)) {
-    let (tagged, digest) = image.split_once('@').map_or((image, None), |(tagged, digest)| (tagged, Some(digest)));
-    let last = tagged.rfind('/').map_or(0, |slash| slash + 1);
-    let colon = tagged.get(last..).and_then(|name| name.find(':')).map(|colon| last + colon);
-    let name = colon.map_or(tagged, |colon| tagged.get(..colon).unwrap_or(tagged));
-    let tag = colon.and_then(|colon| tagged.get(colon + 1..)).or(digest.is_none().then_some("latest"));
-    add(attr::CONTAINER_IMAGE_NAME, name);
-    tag.filter(|tag| !tag.is_empty()).into_iter().for_each(|tag| add(attr::CONTAINER_IMAGE_TAG, tag));
 }
 
 /// At most [`VALUE_MAX`] bytes of a text.

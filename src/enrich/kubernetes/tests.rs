@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::index::{Chosen, Index, describe_image};
+use super::index::{Chosen, Index};
 use super::object::{Node, Pod};
 use super::{Machine, node_names};
 use crate::workload::Names;
@@ -182,25 +182,6 @@ fn what_is_missing_or_null_is_no_error() {
     let empty = json!({"metadata": {"uid": "v"}, "status": {"containerStatuses": [{"name": "a"}, {"name": "b", "containerID": ""}, {"name": "c", "state": {"terminated": {"containerID": null}}}]}});
     assert!(index.apply(&pod(empty)));
     assert_eq!(index.container(""), None);
-}
-
-#[test]
-fn images_are_told_from_their_tags() {
-    for (image, name, tag) in [
-        ("nginx", "nginx", Some("latest")),
-        ("nginx:1.25", "nginx", Some("1.25")),
-        ("registry:5000/nginx", "registry:5000/nginx", Some("latest")),
-        ("registry:5000/a/nginx:1", "registry:5000/a/nginx", Some("1")),
-        ("a/b@sha256:abc", "a/b", None),
-        ("a/b:2@sha256:abc", "a/b", Some("2")),
-        ("a:", "a", None),
-    ] {
-        let mut found = Vec::new();
-        describe_image(image, &mut |key, value| found.push((key, value.to_owned())));
-        let mut expected = vec![("container.image.name", name.to_owned())];
-        expected.extend(tag.map(|tag| ("container.image.tag", tag.to_owned())));
-        assert_eq!(found, expected, "{image}");
-    }
 }
 
 #[test]

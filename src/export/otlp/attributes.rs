@@ -68,7 +68,14 @@ const fn copied(kind: Kind) -> &'static [&'static str] {
         Kind::Kernel => &[attr::WORKLOAD_ID],
         Kind::Pod => &[attr::K8S_NAMESPACE_NAME, attr::K8S_POD_NAME, attr::K8S_POD_UID],
         Kind::Container => {
-            &[attr::K8S_NAMESPACE_NAME, attr::K8S_POD_NAME, attr::K8S_CONTAINER_NAME, attr::CONTAINER_ID]
+            const NAMES: &[&str] = &[
+                attr::K8S_NAMESPACE_NAME,
+                attr::K8S_POD_NAME,
+                attr::K8S_CONTAINER_NAME,
+                attr::CONTAINER_NAME,
+                attr::CONTAINER_ID,
+            ];
+            NAMES
         }
         Kind::Vm => &[attr::HOST_NAME, attr::HOST_ID],
         Kind::Service | Kind::Slice => &[attr::SYSTEMD_UNIT, attr::CGROUP],
