@@ -27,7 +27,7 @@ TESTED = {
     "datadog": "vendors",
     "drop-processes": "drop_processes",
     "dynatrace": "vendors",
-    "gateway": None,  # loaded here; check_gateway needs an API server
+    "gateway": None,  # loaded here; e2e/cluster runs it against an API server
     "minimal": "grpc",
     "newrelic": "vendors",
     "prometheus": "scrape",
@@ -42,7 +42,6 @@ VENDORS = {
 }
 NAMESPACES = {POD_BUSY: "shop", POD_ENDS: "shop", POD_CALM: "lab"}
 PODS = {POD_BUSY: "busy", POD_ENDS: "ends", POD_CALM: "calm"}
-POINT_NAMES = ("k8s.namespace.name", "k8s.pod.name", "k8s.container.name")
 DELTA, CUMULATIVE = 1, 2
 NO_VALUE = 1  # the flag of a point that says only that its series has ended
 TICKS = 8  # the pod that ends does so after four
@@ -497,50 +496,6 @@ def _check_vendor(name, temporality, binary, otelcol, place):
     require(sums and not wrong, f"{name}: totals of the books and sums of deltas: {wrong}")
     print(f"                {name}, {temporality} points: {len(sink.requests)} requests, all counters deltas; "
           f"{len(sums)} sums of pods are the books' totals ({sum(sums.values()) / 1e6:.3f} J)")
-
-
-# A gateway in a cluster
-
-
-def check_gateway(otelcol, directory, kubeconfig, resources):
-    """Each Resource gets its names and nothing else: (metric, what the agent knows, what is to be there in the end).
-    All of them come by one connection, so a name that is taken from the connection would be on all."""
-    (health,) = free_ports(1)
-    with Sink(directory / "received.jsonl") as sink:
-        changes = {
-            "extensions": {"health_check": {"endpoint": f"127.0.0.1:{health}"}},
-            # wait_for_metadata: no push before the pods are known.
-            "processors": {"k8s_attributes": {"auth_type": "kubeConfig", "wait_for_metadata": True}},
-            "exporters": {"otlp_http": {"encoding": "json", "compression": "none"}},
-        }
-        variables = {"BACKEND_ENDPOINT": sink.url, "KUBECONFIG": str(kubeconfig)}
-        with Pipeline(otelcol, directory, "gateway", changes, variables) as collector:
-            wait_until("the gateway to be healthy", lambda: _healthy(f"http://127.0.0.1:{health}"), 20)
-            for metric, known, _ in resources:
-                _post(f"http://127.0.0.1:{collector.http}/v1/metrics", _resource(metric, known))
-            collector.stop()
-    got = [(metric["name"], resource, _attributes(point))
-           for request in _lines(sink.path) for resource, metric, point in _points(request)]
-    require(len(got) == len(resources), f"{len(got)} of {len(resources)} Resources arrived")
-    for metric, known, wanted in resources:
-        mine = [(resource, point) for name, resource, point in got if (name, resource) == (metric, wanted)]
-        require(len(mine) == 1, f"{metric} with {known} is to have {wanted}; there are {got}")
-        copies = {key: wanted[key] for key in POINT_NAMES if key in wanted}
-        require(mine[0][1] == copies, f"{metric} with {wanted}: its point has {mine[0][1]}")
-    print(f"                {len(resources)} Resources have the names they should have, and no others")
-
-
-def _resource(metric, attributes):
-    return {"resourceMetrics": [{"resource": {"attributes": _key_values(attributes)}, "scopeMetrics": [{"metrics": [
-        {"name": metric, "unit": "J", "sum": {"aggregationTemporality": CUMULATIVE, "isMonotonic": True, "dataPoints": [
-            {"asDouble": 1, "startTimeUnixNano": "1", "timeUnixNano": str(time.time_ns())}]}}]}]}]}
-
-
-def _healthy(url):
-    try:
-        return _get(url)
-    except OSError:
-        return False
 
 
 # OTLP in JSON
