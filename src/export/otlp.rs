@@ -25,6 +25,7 @@ mod encode;
 mod ended;
 mod grpc;
 mod http;
+mod labels;
 mod link;
 mod named;
 mod own;

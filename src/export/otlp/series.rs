@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use super::attributes::{Chain, NodeResource, chain_of, parent_of, render, render_node};
 use super::ended::{Queue, Why};
+use super::labels::Labels;
 use super::named::{Candidate, Change, Ranking, outside_too_long};
 use super::tree::{Entity, Source};
 use super::zones::Zones;
-use crate::clock::Timestamp;
 use crate::config::{self, ProcessExport};
 use crate::export::{Snapshot, Workload};
 use crate::meter::{Domain, Role};
@@ -122,42 +122,6 @@ impl Signed {
         let sum = i128::from(self.carry) + i128::from(gain) - i128::from(loss);
         self.increment = u64::try_from(sum.max(0)).unwrap_or(u64::MAX);
         self.carry = i64::try_from(sum.min(0)).unwrap_or(i64::MIN);
-    }
-}
-
-/// Wall-clock labels that never go back: after a step back of the clock they run at half speed until it has caught up.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Labels {
-    /// Label of the newest snapshot, ns since 1970.
-    pub now: u64,
-    /// Label of the one before.
-    pub before: u64,
-    /// Time between the two.
-    pub seconds: f64,
-    boot: Option<Duration>,
-}
-
-impl Labels {
-    fn advance(&mut self, snapshot: &Snapshot) {
-        let since = self.boot.unwrap_or(snapshot.baseline.boot);
-        let passed = snapshot.at.boot.saturating_sub(since);
-        self.before = if self.boot.is_some() { self.now } else { snapshot.baseline.unix_nanos() };
-        let half = u64::try_from(passed.as_nanos() / 2).unwrap_or(0);
-        self.now = snapshot.at.unix_nanos().max(self.now.saturating_add(half.max(u64::from(self.now > 0))));
-        self.seconds = passed.as_secs_f64();
-        self.boot = Some(snapshot.at.boot);
-    }
-
-    /// A start that is not after the present.
-    #[must_use]
-    pub fn start(&self, at: Timestamp) -> u64 {
-        at.unix_nanos().min(self.now)
-    }
-
-    /// Mean power, so that power × interval is the energy.
-    #[must_use]
-    pub fn watts(&self, energy: u64) -> f64 {
-        if self.seconds > 0.0 { Microjoules(energy).joules() / self.seconds } else { 0.0 }
     }
 }
 

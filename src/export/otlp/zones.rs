@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::attributes::Rendered;
 use super::ended::{Queue, Why};
-use super::series::Labels;
+use super::labels::Labels;
 use super::tree::{Entity, Source};
 use crate::export::{Snapshot, Totals, ZoneBook};
 use crate::meter::{Domain, Role, State, Zone};
