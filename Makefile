@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 20
 # Where cargo puts the release binary, also when the environment has moved the target directory out of the clone.
 export WATTRIBUTE_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/wattribute
 
-.PHONY: help build test lint chart chart-bless e2e e2e-cluster e2e-guest bench fuzz metrics ci
+.PHONY: help build test lint chart chart-bless e2e e2e-cluster e2e-guest e2e-node bench fuzz metrics ci
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 11
@@ -35,8 +35,11 @@ e2e-cluster: build ## pods of a real etcd and kube-apiserver with RBAC on (TESTS
 	e2e/components/build.sh kube-apiserver etcd helm otelcol >/dev/null
 	$(PYTHON) e2e/cluster/run.py $(TESTS)
 
-e2e-guest: build ## the release binary in a guest with real powercap zones, /dev/ipmi0 and an ACPI power meter
+e2e-guest: build ## the release binary in guests: powercap zones, /dev/ipmi0, an ACPI power meter; pods under systemd and cgroup v2
 	$(PYTHON) e2e/guest/run.py
+
+e2e-node: build ## the chart on a real node of this machine: kubelet, containerd, pods (root, cgroup v1)
+	$(PYTHON) e2e/node/run.py
 
 bench: ## cost of a tick
 	benches/run.sh

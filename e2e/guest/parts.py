@@ -5,6 +5,7 @@ appears there by one rename, so that an interrupted build leaves nothing that lo
 and of busybox are only unpacked: nothing of them is installed on the machine.
 """
 
+import contextlib
 import hashlib
 import lzma
 import os
@@ -30,6 +31,7 @@ TOOLS = {
     "make": "make",
     "/usr/lib/x86_64-linux-gnu/libelf.so.1": "libelf1",  # kbuild's objtool
     "strip": "binutils",
+    "/lib/systemd/systemd": "systemd",  # for the guest with pods
 }
 # Loaded in this order, each after those that it depends on.
 MODULES = ["ipmi_devintf", "ipmi_si", "acpi_power_meter"]
@@ -187,27 +189,52 @@ class Parts:
 
     def initramfs(self, path, binary, watts, seconds):
         """Writes the initial file system: busybox, the agent with its libraries, the modules, and `init`."""
+        with self.root(path, watts) as root:
+            put_program(root, binary, "bin/wattribute")
+            for module in (self.built / "modules").iterdir():
+                if module.name not in ("list", "zones.ko"):
+                    shutil.copy(module, root / "modules")
+            (root / "modules/list").write_text((self.built / "modules/list").read_text()
+                                               + (root / "modules/list").read_text())
+            (root / "seconds").write_text(str(seconds))
+            put_script(root, HERE / "init", "init")
+
+    @contextlib.contextmanager
+    def root(self, path, watts):
+        """What every guest has: busybox, accounts, the powercap zones. At the end all of it is packed into `path`."""
         with tempfile.TemporaryDirectory() as work:
             root = pathlib.Path(work)
             root.chmod(0o755)  # it becomes the guest's `/`
             for directory in ("bin", "modules", "etc"):
                 (root / directory).mkdir()
             shutil.copy(self.built / "busybox", root / "bin")
-            run("strip", "-o", root / "bin/wattribute", binary)
-            for library in re.findall(r"(/\S+) \(0x", run("ldd", binary)):
-                target = root / library.lstrip("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(library, target)
-            for module in (self.built / "modules").iterdir():
-                shutil.copy(module, root / "modules")
-            with (root / "modules/list").open("a") as order:
-                order.write(f"zones watts={','.join(map(str, watts))}\n")
+            shutil.copy(self.built / "modules/zones.ko", root / "modules")
+            (root / "modules/list").write_text(f"zones watts={','.join(map(str, watts))}\n")
             (root / "etc/passwd").write_text("root:x:0:0::/tmp:/bin/sh\nnobody:x:65534:65534::/tmp:/bin/sh\n")
             (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
-            (root / "seconds").write_text(str(seconds))
-            shutil.copy(HERE / "init", root / "init")
-            (root / "init").chmod(0o755)
+            put_script(root, HERE / "part", "part")
+            yield root
             with path.open("wb") as archive:
                 names = subprocess.run(["find", "."], cwd=root, check=True, stdout=subprocess.PIPE).stdout
                 subprocess.run([self.built / "busybox", "cpio", "-o", "-H", "newc"], cwd=root, check=True, input=names,
                                stdout=archive, stderr=subprocess.DEVNULL)
+
+
+def put_program(root, binary, inside, *search):
+    """Copies a program, without its symbols, and the libraries and the loader that it needs."""
+    target = root / inside
+    target.parent.mkdir(parents=True, exist_ok=True)
+    run("strip", "-o", target, binary)
+    listed = run("ldd", binary, env={**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, search))})
+    if "not found" in listed:
+        raise RuntimeError(f"libraries of {binary} are missing:\n{listed}")
+    for library in re.findall(r"(/\S+) \(0x", listed):
+        copy = root / library.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            shutil.copy(library, copy)
+
+
+def put_script(root, script, inside):
+    shutil.copy(script, root / inside)
+    (root / inside).chmod(0o755)

@@ -1,14 +1,14 @@
-"""The release binary in a guest with a real Linux 6.12: the kernel's powercap tree, /dev/ipmi0 and ACPI power meter.
+"""The release binary in guests with a real Linux 6.12.
 
-    e2e/guest/run.py [--bin PATH] [--keep DIRECTORY]
+    e2e/guest/run.py [--bin PATH] [--keep DIRECTORY] [--kubelet PATH] [GUEST…]
 
-The guest is emulated (no KVM needed) and has no disk and no network; everything that it measures is known from the
-outside. One line per check, the counts alone on the last line, exit code 1 if anything failed; then the whole console
-of the guest is printed too.
+`meters` has the kernel's powercap tree, /dev/ipmi0 and an ACPI power meter; `pods` has systemd, cgroup v2 alone and a
+real kubelet with the systemd driver. They are emulated (no KVM needed) and have no disk and no network; everything that
+is measured in them is known from the outside. One line per check, the counts alone on the last line, exit code 1 if
+anything failed; then the whole console of that guest is printed too.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import re
@@ -23,6 +23,8 @@ sys.dont_write_bytecode = True  # before our own modules: the clone stays as it 
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from checks import BMC_STATISTICS_W, BMC_W, SECONDS, ZONES, Checks
+from console import Console, qemu
+from kubelet import PodChecks, PodGuest
 from parts import HERE, Parts, Unsuitable, run
 from process import Failed, Process, free_ports, wait_until
 
@@ -31,12 +33,11 @@ RUN_S = 150
 HANG_AFTER_S, HANG_S = 3, 5
 
 
-class Guest:
+class Guest(Console):
     """Boots, runs everything, and keeps what stood between the marks on the console."""
 
     def __init__(self, parts, binary, directory):
-        self.directory = directory
-        self.console = directory / "qemu.stdout"
+        super().__init__(directory)
         parts.initramfs(directory / "initramfs", binary, [watts for watts, _ in ZONES.values()], SECONDS)
         port, = free_ports(1)
         started = time.monotonic()
@@ -78,39 +79,11 @@ class Guest:
 
     def _machine(self, parts, port):
         argv = [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35", "-accel", "tcg,thread=multi",
-            "-cpu", "max", "-smp", "2", "-m", "512M", "-display", "none", "-serial", "stdio", "-no-reboot",
-            "-kernel", parts.built / "vmlinuz", "-initrd", self.directory / "initramfs",
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off",
-            "-acpitable", f"file={parts.built / 'meter.aml'}",
+            *qemu(parts, self.directory / "initramfs", "512M"), "-acpitable", f"file={parts.built / 'meter.aml'}",
             "-chardev", f"socket,id=bmc,host=127.0.0.1,port={port},{_reconnect()}",
             "-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc", "-device", "isa-ipmi-kcs,bmc=bmc0",
         ]
         return Process("qemu", argv, self.directory, BOOT_S + RUN_S + 20)
-
-    def text(self):
-        """The console so far."""
-        return self.console.read_text(errors="replace").replace("\r", "")
-
-    def part(self, name):
-        """What one command wrote, and what it wrote to stderr. A command that failed fails the check."""
-        _, begun, rest = self.text().partition(f"@@ begin {name}\n")
-        inside, ended, rest = rest.partition(f"@@ end {name} ")
-        if not begun or not ended:
-            raise Failed(f"the guest never finished `{name}`")
-        if (code := rest.split("\n", 1)[0]) != "0":
-            raise Failed(f"`{name}` ended with {code}: {inside[-500:]}")
-        lines = inside.splitlines()
-        mark = "@@ stderr "
-        return ([line for line in lines if not line.startswith(mark)],
-                [line.removeprefix(mark) for line in lines if line.startswith(mark)])
-
-    def json(self, name):
-        """The JSON lines of one command."""
-        try:
-            return [json.loads(line) for line in self.part(name)[0] if line.startswith("{")]
-        except ValueError as error:
-            raise Failed(f"`{name}` wrote a line that is no JSON: {error}") from None
 
 
 def _reconnect():
@@ -138,6 +111,33 @@ def _run_one(name, check):
     return word
 
 
+def _one_guest(name, boot, checks, keep):
+    """Boots a guest in a directory of its own, checks what it wrote, and returns the words of the checks."""
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="wattribute-guest-"))
+    try:
+        guest = boot(scratch)
+        print(f"{name:15} up in {guest.boot_s:.1f} s, ended after {guest.whole_s:.1f} s")
+        guest.part("load")
+        checks = checks(guest)
+        names = [each for each in vars(type(checks)) if not each.startswith("_")]
+        words = [_run_one(each, getattr(checks, each)) for each in names]
+    except Failed as failed:
+        print(f"{name:15} FAILED: {failed}")
+        words = ["FAILED"]
+    except Unsuitable as why:
+        print(f"{name:15} skipped: {why}")
+        words = ["skipped"]
+    finally:
+        if keep:
+            shutil.copytree(scratch, keep / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("initramfs"))
+        logs = {path.name: path.read_text(errors="replace") for path in sorted(scratch.glob("*.std*"))}
+        shutil.rmtree(scratch)
+    if "FAILED" in words:
+        for log, text in logs.items():
+            print(f"---- {log}\n{text}")
+    return words
+
+
 def _finish(words):
     passed, failed, skipped = (words.count(word) for word in ("ok", "FAILED", "skipped"))
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
@@ -148,7 +148,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = HERE.parent.parent / "target/release/wattribute"
     parser.add_argument("--bin", default=os.environ.get("WATTRIBUTE_BIN", default))
-    parser.add_argument("--keep", type=pathlib.Path, help="where console and logs are kept")
+    parser.add_argument("--kubelet", help="default: what e2e/components/build.sh has built, or builds now")
+    parser.add_argument("--keep", type=pathlib.Path, help="where consoles and logs are kept")
+    parser.add_argument("guests", nargs="*", metavar="GUEST", help="meters or pods; default: both")
     options = parser.parse_args()
     # A signal ends us through every `with`, so that neither QEMU nor the BMC is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -160,28 +162,15 @@ def main():
     except Unsuitable as why:
         print(f"guest           skipped: {why}")
         _finish(["skipped"])
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix="wattribute-guest-"))
-    try:
-        guest = Guest(parts, binary, scratch)
-        print(f"guest           Linux {parts.release}: up in {guest.boot_s:.1f} s, ended after {guest.whole_s:.1f} s")
-        guest.part("load")
-        checks = Checks(guest)
-        names = [name for name in vars(Checks) if not name.startswith("_")]
-        words = [_run_one(name, getattr(checks, name)) for name in names]
-    except Failed as failed:
-        print(f"guest           FAILED: {failed}")
-        words = ["FAILED"]
-    finally:
-        if options.keep:
-            options.keep.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(scratch, options.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("initramfs"))
-        logs = {name: (scratch / name) for name in ("qemu.stdout", "qemu.stderr", "bmc.stdout", "bmc.stderr")}
-        logs = {name: path.read_text(errors="replace") for name, path in logs.items() if path.exists()}
-        shutil.rmtree(scratch)
-    if "FAILED" in words:
-        for name, text in logs.items():
-            print(f"---- {name}\n{text}")
-    _finish(words)
+    print(f"guest           Linux {parts.release}")
+    guests = {
+        "meters": (lambda scratch: Guest(parts, binary, scratch), Checks),
+        "pods": (lambda scratch: PodGuest(parts, binary, options.kubelet, scratch), PodChecks),
+    }
+    wanted = options.guests or list(guests)
+    if unknown := set(wanted) - guests.keys():
+        parser.error(f"no such guest: {', '.join(sorted(unknown))}; there are: {', '.join(guests)}")
+    _finish([word for name in wanted for word in _one_guest(name, *guests[name], options.keep)])
 
 
 if __name__ == "__main__":
