@@ -229,6 +229,7 @@ async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Fail
 fn failure(error: &kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => Failure { what: spell(status), code: Some(status.code) },
+        kube::Error::Service(error) => Failure::new(chain(&**error)),
         other => Failure::new(chain(other)),
     }
 }
