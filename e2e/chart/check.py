@@ -355,7 +355,7 @@ class Checks:
             require(f"kubectl -n ns exec daemonset/{name} -- wattribute once" in text, f"no first joule: {text}")
             require("pod-security.kubernetes.io/enforce=privileged" in text, "no word about Pod Security")
         default = notes({})
-        for values, word in (({"hostPID": True}, "signals"), ({"kubernetes": {"enabled": False}}, "no rights"),
+        for values, word in (({"hostPID": True}, "gives up to signal"), ({"kubernetes": {"enabled": False}}, "no rights"),
                              ({"ipmi": IPMI}, "Pending"),
                              ({"ipmi": {"enabled": True, "access": "privileged"}}, "every capability")):
             require(word not in default and word in notes(values), f"no word about {values}")
