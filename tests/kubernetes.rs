@@ -22,6 +22,8 @@ use wattribute::workload::{Identity, Kind, Names, WorkloadId};
 enum Mood {
     Refuse(u16),
     Silent,
+    /// An empty answer.
+    End,
 }
 
 #[derive(Default)]
@@ -164,6 +166,11 @@ fn serve(stream: TcpStream, state: &Mutex<State>) {
             Some(Mood::Silent) => {
                 std::thread::sleep(Duration::from_secs(60));
                 return;
+            }
+            Some(Mood::End) => {
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n");
+                continue;
             }
             Some(Mood::Refuse(code)) => code,
             None if refused => 401,
@@ -375,6 +382,74 @@ fn a_list_without_a_watch_is_said_once_and_not_asked_for_ever_faster() {
     }
     let lists = server.asked().iter().filter(|line| line.contains("/pods?") && !line.contains("watch=")).count();
     assert!((2..=6).contains(&lists), "{lists}");
+}
+
+#[test]
+fn a_watch_that_is_cut_at_once_is_a_failure() {
+    let server = Server::start();
+    server.add("a", Some('1'));
+    server.set_moods(&[("watch", Mood::End)]);
+    let files = Files::new(server.port, "good");
+    let kubernetes = files.start();
+    until("names", || known(of_pod(&kubernetes, "a")));
+    let said = until("trouble", || troubles(&kubernetes).pop());
+    assert!(said.contains("a watch of pods is ended after"), "{said}");
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(server.asked().len() < 20, "{:?}", server.asked());
+    server.set_moods(&[]);
+    until("silence", || troubles(&kubernetes).is_empty().then_some(()));
+}
+
+#[test]
+fn one_object_that_is_none_costs_nobody_else_a_name() {
+    let server = Server::start();
+    server.add("a", Some('1'));
+    let files = Files::new(server.port, "good");
+    let kubernetes = files.start();
+    until("the watch", || (!server.state.lock().unwrap().watchers.is_empty()).then_some(()));
+    server.send("ADDED", json!({"metadata": {"name": 7}}));
+    server.add("b", Some('2'));
+    until("b", || known(of_container(&kubernetes, '2', "b")));
+    assert_eq!(troubles(&kubernetes), [""; 0]);
+}
+
+#[test]
+fn a_node_that_is_not_there_is_said_and_nobody_is_waited_for() {
+    let server = Server::start();
+    server.set_moods(&[("/api/v1/nodes", Mood::Refuse(404))]);
+    let files = Files::new(server.port, "good");
+    let kubernetes = files.start();
+    kubernetes.wait(Duration::from_secs(10));
+    let said = troubles(&kubernetes);
+    assert!(said.len() == 1 && said[0].contains("no pod can be named; set K8S_NODE_NAME"), "{said:?}");
+    assert_eq!(of_container(&kubernetes, '1', "a"), Answer::Unknown);
+}
+
+#[test]
+fn what_stands_in_a_kubeconfig_is_never_repeated() {
+    let server = Server::start();
+    let files = Files::new(server.port, "good");
+    let plugin = |command: &str, args: &[&str]| {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://127.0.0.1:{}", server.port)}}],
+            "users": [{"name": "u", "user": {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": args}}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]
+        })
+        .to_string()
+    };
+    for (text, words) in [
+        ("users:\n- user: {token: SECRET}\n  extra: [\n".to_owned(), "no kubeconfig: line"),
+        ("users: [{name: u, user: {token: [SECRET]}}]\n".into(), "no kubeconfig: line"),
+        (plugin("/bin/echo", &["{SECRET"]), "no ExecCredential"),
+        (plugin("/bin/sh", &["-c", "echo SECRET >&2; exit 3"]), "/bin/sh ended with exit status: 3"),
+        (plugin("/no/such/SECRETLESS", &[]), "cannot be started"),
+    ] {
+        std::fs::write(files.path("kubeconfig"), &text).unwrap();
+        let kubernetes = files.start();
+        let said = until("trouble", || troubles(&kubernetes).pop());
+        assert!(said.contains(words) && !said.contains("SECRET"), "{text}: {said}");
+    }
 }
 
 #[test]

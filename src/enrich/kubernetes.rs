@@ -159,7 +159,9 @@ impl Known {
     /// A container of the pod `uid` that no status names: just created, or the pod's sandbox.
     fn unnamed(&self, uid: &str) -> Answer {
         let pod = self.index.pod(uid);
-        let comes = self.is_watching && !pod.as_ref().is_some_and(|pod| pod.gone);
+        // A pod that is not known may be new; but where no pod is known we look at another node, and none will come.
+        let may_come = pod.as_ref().map_or_else(|| self.index.has_pods(), |pod| !pod.gone);
+        let comes = self.is_watching && may_come;
         match pod.map(|pod| pod.inside) {
             inside if comes => Answer::Soon(inside),
             Some(inside) => Answer::Known(inside),

@@ -17,7 +17,7 @@ use crate::workload::{Attribute, Names};
 
 /// Deleted pods that are kept.
 const GONE_MAX: usize = 512;
-/// Containers that are kept per pod: those that were restarted count too.
+/// Containers that are kept per pod, beside those that its status names: those before a restart.
 const CONTAINERS_MAX: usize = 64;
 /// The longest value of a label or annotation, in bytes.
 const VALUE_MAX: usize = 1024;
@@ -148,6 +148,7 @@ impl Index {
     fn enter_containers(&mut self, uid: &str, containers: Vec<(String, Names)>) -> bool {
         let Some(entry) = self.pods.get_mut(uid) else { return false };
         let mut changed = false;
+        let current: Vec<String> = containers.iter().map(|(id, _)| id.clone()).collect();
         for (id, names) in containers {
             if self.containers.get(&id).is_some_and(|known| **known == names) {
                 continue;
@@ -159,7 +160,8 @@ impl Index {
             self.containers.insert(id, Arc::new(names));
         }
         while entry.containers.len() > CONTAINERS_MAX {
-            self.containers.remove(&entry.containers.remove(0));
+            let Some(oldest) = entry.containers.iter().position(|id| !current.contains(id)) else { break };
+            self.containers.remove(&entry.containers.remove(oldest));
         }
         changed
     }
@@ -214,6 +216,12 @@ impl Index {
     #[must_use]
     pub fn container(&self, id: &str) -> Option<Arc<Names>> {
         self.containers.get(id).cloned()
+    }
+
+    /// Whether any pod is there.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        self.pods.len() > self.gone.len()
     }
 
     /// How many pods are known, and how many of them were deleted.

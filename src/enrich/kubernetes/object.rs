@@ -19,8 +19,10 @@ pub struct Pod {
     #[serde(deserialize_with = "stripped")]
     pub metadata: ObjectMeta,
     /// What was asked for.
+    #[serde(deserialize_with = "or_default")]
     pub spec: Spec,
     /// What became of it.
+    #[serde(deserialize_with = "or_default")]
     pub status: Status,
 }
 
@@ -41,6 +43,7 @@ pub struct Spec {
 #[serde(default)]
 pub struct Container {
     /// Its name in the pod.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// The image as the user wrote it.
     pub image: Option<String>,
@@ -63,6 +66,7 @@ pub struct Status {
 #[serde(default, rename_all = "camelCase")]
 pub struct ContainerStatus {
     /// Its name in the pod.
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// `<runtime>://<id>`; empty before it was created.
     #[serde(rename = "containerID")]
@@ -146,9 +150,18 @@ struct Meta {
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, Option<String>>>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
     owner_references: Option<Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference>>,
+}
+
+fn given(values: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+    values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// Not every API server leaves out what is empty: some write null.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn stripped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
@@ -159,8 +172,8 @@ fn stripped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         namespace,
         uid,
         resource_version,
-        labels,
-        annotations,
+        labels: labels.map(given),
+        annotations: annotations.map(given),
         owner_references,
         ..ObjectMeta::default()
     })

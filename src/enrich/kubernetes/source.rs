@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 /// Time to connect.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -57,26 +57,49 @@ impl Source {
 
     /// How to reach the API server, read anew.
     pub(super) async fn read(&self) -> Result<kube::Config, String> {
-        let options = KubeConfigOptions::default();
-        let load = |kubeconfig: Kubeconfig| kube::Config::from_custom_kubeconfig(kubeconfig, &options);
-        let shown = |path: &Path, error: &dyn std::error::Error| format!("{}: {}", path.display(), chain(error));
         let mut config = match self {
             Self::Pod => kube::Config::incluster().map_err(|error| chain(&error))?,
-            Self::File(path) | Self::Home(path) => {
-                let file = Kubeconfig::read_from(path).map_err(|error| shown(path, &error))?;
-                load(file).await.map_err(|error| shown(path, &error))?
-            }
+            Self::File(path) | Self::Home(path) => load(path, read_file(path)?).await?,
             Self::Variable => {
-                let wrong = |error: &dyn std::error::Error| format!("KUBECONFIG: {}", chain(error));
-                let files = Kubeconfig::from_env().map_err(|error| wrong(&error))?;
-                let files = files.ok_or("KUBECONFIG: no file that it names is there")?;
-                load(files).await.map_err(|error| wrong(&error))?
+                let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
+                let paths: Vec<PathBuf> = std::env::split_paths(&named).filter(|path| path.exists()).collect();
+                let mut files = paths.iter().map(|path| read_file(path));
+                let first = files.next().ok_or("KUBECONFIG: no file that it names is there")??;
+                let all = files.try_fold(first, |all, next| all.merge(next?).map_err(|error| words(&error)))?;
+                load(Path::new("KUBECONFIG"), all).await?
             }
         };
         config.connect_timeout = Some(CONNECT);
         // Our own pace and patience: see `watch`.
         config.default_retry = false;
         Ok(config)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Kubeconfig, String> {
+    Kubeconfig::read_from(path).map_err(|error| format!("{}: {}", path.display(), words(&error)))
+}
+
+async fn load(path: &Path, file: Kubeconfig) -> Result<kube::Config, String> {
+    if file.clusters.iter().filter_map(|named| named.cluster.as_ref()).any(|cluster| cluster.proxy_url.is_some()) {
+        return Err(format!("{}: proxy-url is not supported", path.display()));
+    }
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|error| format!("{}: {}", path.display(), words(&error)))?;
+    // From HTTPS_PROXY, which is for the way out of a network: API servers are mostly inside, and NO_PROXY is not known.
+    config.proxy_url = None;
+    Ok(config)
+}
+
+/// What is wrong with a kubeconfig; never what stands in it, which may be a token.
+fn words(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(error) => match error.location() {
+            Some(at) => format!("no kubeconfig: line {}, column {}", at.line(), at.column()),
+            None => "no kubeconfig".into(),
+        },
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
+        other => chain(other),
     }
 }
 

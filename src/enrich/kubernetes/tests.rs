@@ -154,6 +154,17 @@ fn a_container_that_is_restarted_for_ever_is_bounded() {
 }
 
 #[test]
+fn containers_that_are_there_are_all_known() {
+    let statuses: Vec<_> =
+        (0..100).map(|number| json!({"name": "app", "containerID": format!("containerd://c{number}")})).collect();
+    let mut value = json!({"metadata": meta("p", "u")});
+    value["status"] = json!({"containerStatuses": statuses});
+    let mut index = Index::default();
+    index.apply(&pod(value));
+    assert!((0..100).all(|number| index.container(&format!("c{number}")).is_some()));
+}
+
+#[test]
 fn labels_that_change_are_seen_and_large_ones_are_cut() {
     let with = |value: &str| {
         let mut pod = pod(json!({"metadata": meta("p", "u")}));
@@ -179,6 +190,8 @@ fn what_is_missing_or_null_is_no_error() {
     assert!(index.apply(&pod(
         json!({"metadata": {"uid": "u"}, "spec": {"containers": null}, "status": {"containerStatuses": null}})
     )));
+    let nulls = json!({"metadata": {"uid": "w", "labels": {"team": null}}, "spec": null, "status": null});
+    assert!(index.apply(&pod(nulls)));
     let empty = json!({"metadata": {"uid": "v"}, "status": {"containerStatuses": [{"name": "a"}, {"name": "b", "containerID": ""}, {"name": "c", "state": {"terminated": {"containerID": null}}}]}});
     assert!(index.apply(&pod(empty)));
     assert_eq!(index.container(""), None);

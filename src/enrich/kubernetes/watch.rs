@@ -1,8 +1,9 @@
 //! The task that asks the API server: one list and watch of this node's pods, and two small questions besides.
 //!
-//! Every failure ends in a new connection after a pause (0.5 to 20 s, doubled and spread), with credentials read anew and
-//! a new list, which shows at once that names are back. A single failure after good times is not worth a word; a refusal
-//! is. What the two small questions did not answer is asked again once a minute.
+//! A watch ends every few minutes, and the next goes on where it was. Every failure ends in a new connection after a pause
+//! (0.5 to 20 s, doubled and spread), with credentials read anew and a new list; a watch that ends within seconds is one.
+//! A single failure after good times is not worth a word. What the two small questions did not answer is asked again
+//! once a minute.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -12,8 +13,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource as _};
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::client::AuthError;
+use kube::{Api, Client, ResourceExt as _};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -23,12 +26,14 @@ use super::{Machine, Shared, Topic, Trouble, node_names};
 
 /// Pauses between attempts.
 const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(20)];
-/// Time for an answer. A watch is quiet for as long as nothing happens; [`watcher`] itself ends one that is dead.
+/// Time for an answer.
 const ANSWER: Duration = Duration::from_secs(20);
+/// How long a watch is asked for. It is quiet for as long as nothing happens; one that outlives this is dead.
+const WATCH: Duration = Duration::from_secs(290);
 /// Time for the answer to a small question; pods are not listened to meanwhile.
 const SHORT: Duration = Duration::from_secs(5);
-/// A watch that has stood for so long is well: one that may be listed and not watched ends at once.
-const CALM: Duration = Duration::from_secs(2);
+/// A watch that has stood for so long is well. One that may not be watched, or that somebody on the way cuts, ends before.
+const CALM: Duration = Duration::from_secs(3);
 /// Time between two attempts at what is only nice to know.
 const AGAIN: Duration = Duration::from_secs(60);
 /// The namespace whose uid is the cluster's.
@@ -77,10 +82,7 @@ impl Task {
             }
         }
         loop {
-            let failure = match self.follow().await {
-                Ok(()) => Failure::new("the watch ended".into()),
-                Err(failure) => failure,
-            };
+            let failure = self.follow().await;
             self.shared.update(|known| std::mem::take(&mut known.is_watching));
             self.failures += 1;
             // One failure is not worth a word: a connection ends, an API server starts and knows no rights yet.
@@ -93,75 +95,138 @@ impl Task {
         }
     }
 
-    /// One connection.
-    async fn follow(&mut self) -> Result<(), Failure> {
+    /// One connection, until it fails.
+    async fn follow(&mut self) -> Failure {
+        match self.connect().await {
+            Ok((client, at)) => {
+                let failure = self.listen(&client).await;
+                Failure { what: format!("{at}: {}", failure.what), ..failure }
+            }
+            Err(failure) => failure,
+        }
+    }
+
+    async fn connect(&self) -> Result<(Client, String), Failure> {
         let config = self.source.read().await.map_err(Failure::new)?;
         let at = config.cluster_url.to_string();
-        let at = at.trim_end_matches('/');
-        let client = Client::try_from(config).map_err(|error| Failure::new(format!("{at}: {}", chain(&error))))?;
-        let name = self.find_node(&client).await?;
-        // When the list was complete, and when the extras were asked for.
-        let (mut listed, mut asked) = (None, Instant::now());
+        let at = at.trim_end_matches('/').to_owned();
+        // It may run the command of a kubeconfig and wait for it.
+        let client = timeout(ANSWER, tokio::task::spawn_blocking(move || Client::try_from(config))).await;
+        match client {
+            Ok(Ok(Ok(client))) => Ok((client, at)),
+            Ok(Ok(Err(error))) => Err(failure(&error)),
+            Ok(Err(error)) => Err(Failure::new(error.to_string())),
+            Err(_) => Err(Failure::new(format!("{at}: no credentials within {} s", ANSWER.as_secs()))),
+        }
+    }
+
+    /// Lists and watches for as long as that goes well.
+    async fn listen(&mut self, client: &Client) -> Failure {
+        let name = match self.find_node(client).await {
+            Ok(name) => name,
+            Err(failure) => return failure,
+        };
         let pods: Api<Pod> = Api::all(client.clone());
-        let selected = watcher::Config::default().fields(&format!("spec.nodeName={name}")).any_semantic();
-        let mut events = pin!(watcher::watcher(pods, selected));
+        let selector = format!("spec.nodeName={name}");
+        let mut version = match self.list(&pods, &selector).await {
+            Ok(version) => version,
+            Err(failure) => {
+                if matches!(failure.code, Some(401 | 403)) {
+                    // Pods are refused, the rest may not be.
+                    self.ask(client, &name).await;
+                }
+                return failure;
+            }
+        };
+        let mut asked = self.ask(client, &name).await;
+        self.shared.answer();
         loop {
-            let next = async {
-                if listed.is_some() { Ok(events.try_next().await) } else { timeout(ANSWER, events.try_next()).await }
-            };
-            let calm = listed.map(|at| at + CALM).filter(|_| self.failures > 0);
-            tokio::select! {
-                event = next => match event {
-                    Ok(Ok(Some(event))) => {
-                        if self.take(event) {
-                            asked = self.ask(&client, &name).await;
-                            listed = Some(asked);
-                            self.shared.answer();
-                        }
-                    }
-                    Ok(Ok(None)) => return Ok(()),
-                    Ok(Err(error)) => {
-                        let failure = of_watch(at, &error);
-                        if matches!(failure.code, Some(401 | 403)) {
-                            // Pods are, the rest may not be.
-                            self.ask(&client, &name).await;
-                        }
-                        return Err(failure);
-                    }
-                    Err(_) => return Err(Failure::new(format!("{at}: no answer within {} s", ANSWER.as_secs()))),
-                },
-                () = sleep_until(calm.unwrap_or(asked)), if calm.is_some() => {
-                    self.failures = 0;
-                    self.shared.tell(Topic::Pods, None);
-                }
-                () = sleep_until(asked + AGAIN), if self.node.is_none() || self.cluster.is_none() => {
-                    asked = self.ask(&client, &name).await;
-                }
+            if let Err(failure) = self.watch(client, &pods, [&name, &selector], &mut version, &mut asked).await {
+                return failure;
             }
         }
     }
 
-    /// Takes in an event; whether a list is complete with it.
-    fn take(&mut self, event: Event<Pod>) -> bool {
-        let uid = |pod: &Pod| pod.meta().uid.clone().unwrap_or_default();
-        let is_complete = matches!(event, Event::InitDone);
-        match event {
-            Event::Init => self.shared.update(|known| {
-                known.index.begin();
-                false
-            }),
-            Event::InitApply(pod) | Event::Apply(pod) => self.shared.update(|known| known.index.apply(&pod)),
-            Event::Delete(pod) => self.shared.update(|known| {
-                let changed = known.index.apply(&pod);
-                known.index.delete(&uid(&pod)) || changed
-            }),
-            Event::InitDone => self.shared.update(|known| {
-                known.index.finish();
-                known.is_watching = true;
-                true
-            }),
+    /// All pods, and the version of the list.
+    async fn list(&self, pods: &Api<Pod>, selector: &str) -> Result<String, Failure> {
+        // Of any age: what it lacks, the watch brings.
+        let list = within(ANSWER, pods.list(&ListParams::default().fields(selector).match_any())).await?;
+        self.shared.update(|known| {
+            known.index.begin();
+            for pod in &list.items {
+                known.index.apply(pod);
+            }
+            known.index.finish();
+            known.is_watching = true;
+            true
+        });
+        Ok(list.metadata.resource_version.unwrap_or_default())
+    }
+
+    /// One watch, until the API server ends it.
+    async fn watch(
+        &mut self,
+        client: &Client,
+        pods: &Api<Pod>,
+        [name, selector]: [&str; 2],
+        version: &mut String,
+        asked: &mut Instant,
+    ) -> Result<(), Failure> {
+        let seconds = u32::try_from(WATCH.as_secs()).unwrap_or(u32::MAX);
+        let params = WatchParams::default().fields(selector).timeout(seconds);
+        let mut events = pin!(within(ANSWER, pods.watch(&params, version)).await?);
+        let began = Instant::now();
+        loop {
+            let calm = (self.failures > 0).then_some(began + CALM);
+            tokio::select! {
+                event = timeout(WATCH + ANSWER, events.try_next()) => match event {
+                    Ok(Ok(Some(event))) => self.take(&event, version)?,
+                    Ok(Ok(None)) => break,
+                    // One object that is not as it should be costs its own names only.
+                    Ok(Err(kube::Error::SerdeError(_))) => {}
+                    Ok(Err(error)) => return Err(failure(&error)),
+                    Err(_) => return Err(Failure::new("the watch has been silent for too long".into())),
+                },
+                () = sleep_until(calm.unwrap_or(began)), if calm.is_some() => {
+                    self.failures = 0;
+                    self.shared.tell(Topic::Pods, None);
+                }
+                () = sleep_until(*asked + AGAIN), if self.node.is_none() || self.cluster.is_none() => {
+                    *asked = self.ask(client, name).await;
+                }
+            }
         }
-        is_complete
+        let stood = began.elapsed();
+        if stood < CALM {
+            return Err(Failure::new(format!("a watch of pods is ended after {} ms", stood.as_millis())));
+        }
+        Ok(())
+    }
+
+    /// Takes in an event, and up to which version pods are known with it.
+    fn take(&self, event: &WatchEvent<Pod>, version: &mut String) -> Result<(), Failure> {
+        let pod = match event {
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
+                self.shared.update(|known| known.index.apply(pod));
+                pod
+            }
+            WatchEvent::Deleted(pod) => {
+                self.shared.update(|known| {
+                    let changed = known.index.apply(pod);
+                    known.index.delete(&pod.uid().unwrap_or_default()) || changed
+                });
+                pod
+            }
+            WatchEvent::Bookmark(mark) => {
+                version.clone_from(&mark.metadata.resource_version);
+                return Ok(());
+            }
+            WatchEvent::Error(status) => return Err(Failure { what: spell(status), code: Some(status.code) }),
+        };
+        if let Some(newer) = pod.resource_version() {
+            *version = newer;
+        }
+        Ok(())
     }
 
     /// The name of this node: as configured, else that of the node with this machine's name, or its machine id.
@@ -171,7 +236,7 @@ impl Task {
         }
         let advice = "set K8S_NODE_NAME or kubernetes.node_name";
         let host = self.machine.name.clone().filter(|_| !self.machine.is_veiled).unwrap_or_default().to_lowercase();
-        if !host.is_empty() && get::<Node>(client, &format!("/api/v1/nodes/{host}")).await.is_ok() {
+        if !host.is_empty() && get::<Node>(client, &path_of(&host)).await.is_ok() {
             return Ok(self.node_name.insert(host).clone());
         }
         let nodes: List<Node> = get(client, "/api/v1/nodes?limit=500").await.map_err(|failure| Failure {
@@ -191,7 +256,13 @@ impl Task {
     /// Asks for the node and the cluster, as far as they are not known.
     async fn ask(&mut self, client: &Client, name: &str) -> Instant {
         if self.node.is_none() {
-            let node = get::<Node>(client, &format!("/api/v1/nodes/{name}")).await;
+            let node = get::<Node>(client, &path_of(name)).await.map_err(|failure| match failure.code {
+                Some(404) => Failure {
+                    what: format!("the cluster has no node {name:?}, so no pod can be named; set K8S_NODE_NAME"),
+                    ..failure
+                },
+                _ => failure,
+            });
             self.node = self.answered(Topic::Node, node, "without k8s.node.uid");
         }
         if self.cluster.is_none() {
@@ -215,20 +286,39 @@ impl Task {
     }
 }
 
+/// Where a node is asked for.
+fn path_of(node: &str) -> String {
+    format!("/api/v1/nodes/{}", utf8_percent_encode(node, NON_ALPHANUMERIC))
+}
+
 /// One object.
 async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Failure> {
     let request = http::Request::get(path).body(Vec::new()).map_err(|error| Failure::new(error.to_string()))?;
-    match timeout(SHORT, client.request(request)).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(error)) => Err(failure(&error)),
-        Err(_) => Err(Failure::new(format!("{path}: no answer within {} s", SHORT.as_secs()))),
+    within(SHORT, client.request(request)).await
+}
+
+/// An answer in time.
+async fn within<T>(time: Duration, answer: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    match timeout(time, answer).await {
+        Ok(answer) => answer.map_err(|error| failure(&error)),
+        Err(_) => Err(Failure::new(format!("no answer within {} s", time.as_secs()))),
     }
 }
 
-/// What the API server said, or why it said nothing.
+/// What the API server said, or why it said nothing. What a command of a kubeconfig wrote may be a secret.
 fn failure(error: &kube::Error) -> Failure {
+    let program = |line: &str| line.split_whitespace().next().unwrap_or_default().trim_matches('"').to_owned();
     match error {
         kube::Error::Api(status) => Failure { what: spell(status), code: Some(status.code) },
+        kube::Error::Auth(AuthError::AuthExecRun { cmd, out }) => {
+            Failure::new(format!("kubeconfig: its command {} ended with {}", program(cmd), out.status))
+        }
+        kube::Error::Auth(AuthError::AuthExecParse(_)) => {
+            Failure::new("kubeconfig: what its command wrote is no ExecCredential".into())
+        }
+        kube::Error::Auth(AuthError::AuthExecStart(error)) => {
+            Failure::new(format!("kubeconfig: its command cannot be started: {error}"))
+        }
         kube::Error::Service(error) => Failure::new(chain(&**error)),
         other => Failure::new(chain(other)),
     }
@@ -242,16 +332,6 @@ fn spell(status: &kube::core::Status) -> String {
     };
     let text = if status.message.is_empty() { &status.reason } else { &status.message };
     format!("{} {}{advice}", status.code, shorten(text))
-}
-
-fn of_watch(at: &str, error: &watcher::Error) -> Failure {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let failure = match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => failure(error),
-        WatchError(status) => Failure { what: spell(status), code: Some(status.code) },
-        NoResourceVersion => Failure::new(error.to_string()),
-    };
-    Failure { what: format!("{at}: {}", failure.what), ..failure }
 }
 
 /// The pause after so many failures in a row: between half and all of it, so that nodes do not come together.
