@@ -22,6 +22,7 @@ pub mod once;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod signals;
 pub mod validate;
 pub mod watch;
 
@@ -188,12 +189,15 @@ fn live(config: &Config) -> anyhow::Result<Host> {
     Ok(host)
 }
 
-/// Starts the sources of names, and gives them a moment: what is there at the start begins under its name.
-fn names(host: &Host, config: &Config) -> Vec<Box<dyn Enricher>> {
+/// Starts the sources of names, and gives them a moment, unless `stop` says so: what is there at the start begins under
+/// its name.
+fn names(host: &Host, config: &Config, stop: &mut dyn FnMut() -> bool) -> Vec<Box<dyn Enricher>> {
+    const STEP: Duration = Duration::from_millis(50);
     let mut said = |name: &str, reason: &str| telemetry::info(&format!("{name}: no names: {reason}"));
     let enrichers = enrich::start(host, config, &mut said);
-    for enricher in &enrichers {
-        enricher.wait(NAMES_PATIENCE);
+    let mut left = NAMES_PATIENCE;
+    while !left.is_zero() && !stop() && !enrichers.iter().all(|enricher| enricher.wait(STEP)) {
+        left = left.saturating_sub(STEP);
     }
     enrichers
 }

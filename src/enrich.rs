@@ -45,8 +45,8 @@ pub trait Enricher: Send {
     /// What keeps it from knowing, one line each with advice, by topic (0 to 63).
     fn troubles(&self, say: &mut dyn FnMut(usize, Arc<str>));
 
-    /// Waits until it has something to say, but not longer than `patience`.
-    fn wait(&self, patience: Duration);
+    /// Waits until it has something to say, but not longer than `patience`; whether it has.
+    fn wait(&self, patience: Duration) -> bool;
 }
 
 /// Starts an enricher, or says why not.

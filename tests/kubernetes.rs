@@ -442,8 +442,8 @@ fn what_stands_in_a_kubeconfig_is_never_repeated() {
         ("users:\n- user: {token: SECRET}\n  extra: [\n".to_owned(), "no kubeconfig: line"),
         ("users: [{name: u, user: {token: [SECRET]}}]\n".into(), "no kubeconfig: line"),
         (plugin("/bin/echo", &["{SECRET"]), "no ExecCredential"),
-        (plugin("/bin/sh", &["-c", "echo SECRET >&2; exit 3"]), "/bin/sh ended with exit status: 3"),
-        (plugin("/no/such/SECRETLESS", &[]), "cannot be started"),
+        (plugin("/bin/sh", &["-c", "echo SECRET >&2; exit 3"]), "command /bin/sh: it ended with exit status: 3"),
+        (plugin("/no/such/command", &[]), "cannot be started"),
     ] {
         std::fs::write(files.path("kubeconfig"), &text).unwrap();
         let kubernetes = files.start();

@@ -46,7 +46,9 @@ impl Enricher for Oracle {
 
     fn troubles(&self, _: &mut dyn FnMut(usize, Arc<str>)) {}
 
-    fn wait(&self, _: Duration) {}
+    fn wait(&self, _: Duration) -> bool {
+        true
+    }
 }
 
 struct Node {

@@ -18,7 +18,7 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let interval = config.interval.0.min(time);
     let named = config.clone();
     let host = live(&config)?;
-    let enrichers = names(&host, &config);
+    let enrichers = names(&host, &config, &mut || false);
     let mut agent = Agent::new(host, config, clock::now());
     for enricher in enrichers {
         agent.add_enricher(enricher);

@@ -12,13 +12,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
 
 use crate::agent::Agent;
+use crate::cli::signals::{SAME_SIGNAL, Signals, count, twice};
 use crate::cli::{UsageError, check_zones, discover, live, names, watch};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
-use crate::enrich;
+use crate::enrich::{self, Enricher};
 use crate::export::otlp::{GRACE, NodeResource, Otlp};
 use crate::export::printer::Printer;
 use crate::export::{Snapshot, Subscription, ZoneBook};
@@ -30,8 +31,6 @@ use crate::telemetry::{self, Stats, Telemetry};
 
 /// How long to wait for an agent that is just ending: its last push takes no longer.
 const LOCK_PATIENCE: Duration = Duration::from_secs(6);
-/// Signals within this time are one.
-const SAME_SIGNAL: Duration = Duration::from_millis(500);
 /// A meter whose trouble keeps changing is not heard more often than this.
 const QUIET: Duration = Duration::from_secs(60);
 /// Snapshots that wait for a slow terminal; beyond that it misses some.
@@ -42,14 +41,7 @@ const WAITING_MAX: usize = 64;
 /// # Errors
 /// A machine whose roots cannot be opened, or settings that cannot work.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    let _lock = lock(config)?;
-    let host = live(config)?;
-    give_up_signals(&host, config);
-    let enrichers = names(&host, config);
-    let node = NodeResource { attributes: enrich::host::attributes(&host, config) };
-    let node = node.with(&enrich::node(&enrichers));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the network")?;
+    let Some(Prepared { runtime, mut signals, _lock, host, enrichers, node }) = prepare(config)? else { return Ok(()) };
     let stats = Arc::new(Stats::default());
     let exporter = {
         let _inside = runtime.enter();
@@ -79,6 +71,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     drop(inside);
     // Dropping it would wait for its receiver: it is stopped within the grace period, or left to the end of the process.
     let own = own.map(ManuallyDrop::new);
+    let [first, late, again] = [(); 3].map(|()| signals.count.subscribe());
     let in_time = runtime.block_on(async {
         let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
         let push = async {
@@ -87,7 +80,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             }
         };
         let watch = async {
-            let _ = terminated().await;
+            count(first, 1).await;
             drop(stop);
             // The last push goes out while the meters log out.
             let _ = ticked.await;
@@ -99,11 +92,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         };
         tokio::select! {
             ((), ()) = async { tokio::join!(push, watch) } => true,
-            () = overdue() => {
+            () = signals.listen() => true,
+            () = overdue(late) => {
                 telemetry::warn("the last push took too long: not waiting for it");
                 false
             }
-            () = twice() => {
+            () = twice(again) => {
                 telemetry::warn("second signal: not waiting for the last push");
                 false
             }
@@ -113,6 +107,47 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let _ = printer.join();
     }
     Ok(())
+}
+
+/// What a run begins with.
+struct Prepared {
+    runtime: Runtime,
+    signals: Signals,
+    _lock: Option<Lock>,
+    host: Host,
+    enrichers: Vec<Box<dyn Enricher>>,
+    node: NodeResource,
+}
+
+/// Waits for what may take a moment: another agent that is ending, names. `None` if a signal came meanwhile.
+fn prepare(config: &Config) -> anyhow::Result<Option<Prepared>> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the network")?;
+    // Before anything waits: a process that is the first of its pid namespace loses signals that it does not handle.
+    let mut signals = Signals::new(&runtime)?;
+    let lock = match lock(config, &mut || signals.came(&runtime))? {
+        Locked::Ours(lock) => Some(lock),
+        Locked::Without => None,
+        Locked::Stopped => return Ok(None),
+    };
+    let host = live(config)?;
+    give_up_signals(&host, config);
+    let enrichers = names(&host, config, &mut || signals.came(&runtime));
+    if signals.came(&runtime) {
+        return Ok(None);
+    }
+    let node = NodeResource { attributes: enrich::host::attributes(&host, config) };
+    let node = node.with(&enrich::node(&enrichers));
+    Ok(Some(Prepared { runtime, signals, _lock: lock, host, enrichers, node }))
+}
+
+/// What became of the lock.
+enum Locked {
+    Ours(Lock),
+    /// No directory is set, or it cannot be used.
+    Without,
+    /// We were told to stop.
+    Stopped,
 }
 
 /// In a container that sees the host's processes, signals to them are not ours to send.
@@ -125,15 +160,21 @@ fn give_up_signals(host: &Host, config: &Config) {
     }
 }
 
-/// The lock of the agent's own directory, if it has one that can be used.
-fn lock(config: &Config) -> anyhow::Result<Option<Lock>> {
-    let Some(directory) = &config.state.directory else { return Ok(None) };
-    match host::lock::lock(directory, LOCK_PATIENCE) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(error @ LockError::Held { .. }) => Err(error.into()),
-        Err(error @ LockError::Unusable { .. }) => {
-            telemetry::warn(&format!("state.directory: {error}"));
-            Ok(None)
+/// The lock of the agent's own directory.
+fn lock(config: &Config, stop: &mut dyn FnMut() -> bool) -> anyhow::Result<Locked> {
+    const STEP: Duration = Duration::from_millis(100);
+    let Some(directory) = &config.state.directory else { return Ok(Locked::Without) };
+    let mut left = LOCK_PATIENCE;
+    loop {
+        match host::lock::lock(directory, STEP) {
+            Ok(lock) => return Ok(Locked::Ours(lock)),
+            Err(LockError::Held { .. }) if stop() => return Ok(Locked::Stopped),
+            Err(LockError::Held { .. }) if !left.is_zero() => left = left.saturating_sub(STEP),
+            Err(error @ LockError::Held { .. }) => return Err(error.into()),
+            Err(error @ LockError::Unusable { .. }) => {
+                telemetry::warn(&format!("state.directory: {error}"));
+                return Ok(Locked::Without);
+            }
         }
     }
 }
@@ -328,31 +369,10 @@ fn start_telemetry(otlp: &Otlp, config: &Config, node: &NodeResource, stats: &Ar
     }
 }
 
-/// SIGTERM, SIGINT or SIGHUP.
-async fn terminated() -> std::io::Result<()> {
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {}, _ = hangup.recv() => {} }
-    Ok(())
-}
-
 /// The end of the grace period after the first signal.
-async fn overdue() {
-    if terminated().await.is_err() {
-        return std::future::pending().await;
-    }
+async fn overdue(signals: tokio::sync::watch::Receiver<u32>) {
+    count(signals, 1).await;
     tokio::time::sleep(GRACE + SAME_SIGNAL).await;
-}
-
-/// The second of them. Wrappers send one to the process and one to its group: those at once count as one.
-async fn twice() {
-    if terminated().await.is_err() {
-        return std::future::pending().await;
-    }
-    tokio::time::sleep(SAME_SIGNAL).await;
-    if terminated().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Waits for the sampling thread without blocking the runtime.

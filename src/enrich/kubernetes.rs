@@ -148,10 +148,11 @@ impl Enricher for Kubernetes {
     }
 
     /// Until the API server has answered, or refused to.
-    fn wait(&self, patience: Duration) {
+    fn wait(&self, patience: Duration) -> bool {
         let known = self.shared.known();
         let waiting = |known: &mut Known| !known.has_answered;
-        drop(self.shared.answered.wait_timeout_while(known, patience, waiting));
+        let waited = self.shared.answered.wait_timeout_while(known, patience, waiting);
+        waited.is_ok_and(|(known, _)| known.has_answered)
     }
 }
 

@@ -173,7 +173,9 @@ impl Enricher for Runtimes {
     }
 
     /// Nothing is asked yet when the agent starts.
-    fn wait(&self, _: Duration) {}
+    fn wait(&self, _: Duration) -> bool {
+        true
+    }
 }
 
 /// The runtimes that may know a container: its own, or both where its path does not tell.

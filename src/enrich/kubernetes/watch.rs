@@ -111,12 +111,17 @@ impl Task {
         let at = config.cluster_url.to_string();
         let at = at.trim_end_matches('/').to_owned();
         // It may run the command of a kubeconfig and wait for it.
+        let command = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
+        let of = command.map_or_else(|| at.clone(), |command| format!("the kubeconfig's command {command}"));
         let client = timeout(ANSWER, tokio::task::spawn_blocking(move || Client::try_from(config))).await;
         match client {
             Ok(Ok(Ok(client))) => Ok((client, at)),
-            Ok(Ok(Err(error))) => Err(failure(&error)),
+            Ok(Ok(Err(error))) => {
+                let failure = failure(&error);
+                Err(Failure { what: format!("{of}: {}", failure.what), ..failure })
+            }
             Ok(Err(error)) => Err(Failure::new(error.to_string())),
-            Err(_) => Err(Failure::new(format!("{at}: no credentials within {} s", ANSWER.as_secs()))),
+            Err(_) => Err(Failure::new(format!("{of}: no credentials within {} s", ANSWER.as_secs()))),
         }
     }
 
@@ -307,18 +312,11 @@ async fn within<T>(time: Duration, answer: impl Future<Output = kube::Result<T>>
 
 /// What the API server said, or why it said nothing. What a command of a kubeconfig wrote may be a secret.
 fn failure(error: &kube::Error) -> Failure {
-    let program = |line: &str| line.split_whitespace().next().unwrap_or_default().trim_matches('"').to_owned();
     match error {
         kube::Error::Api(status) => Failure { what: spell(status), code: Some(status.code) },
-        kube::Error::Auth(AuthError::AuthExecRun { cmd, out }) => {
-            Failure::new(format!("kubeconfig: its command {} ended with {}", program(cmd), out.status))
-        }
-        kube::Error::Auth(AuthError::AuthExecParse(_)) => {
-            Failure::new("kubeconfig: what its command wrote is no ExecCredential".into())
-        }
-        kube::Error::Auth(AuthError::AuthExecStart(error)) => {
-            Failure::new(format!("kubeconfig: its command cannot be started: {error}"))
-        }
+        kube::Error::Auth(AuthError::AuthExecRun { out, .. }) => Failure::new(format!("it ended with {}", out.status)),
+        kube::Error::Auth(AuthError::AuthExecParse(_)) => Failure::new("what it wrote is no ExecCredential".into()),
+        kube::Error::Auth(AuthError::AuthExecStart(error)) => Failure::new(format!("it cannot be started: {error}")),
         kube::Error::Service(error) => Failure::new(chain(&**error)),
         other => Failure::new(chain(other)),
     }
