@@ -423,6 +423,9 @@ fn a_node_that_is_not_there_is_said_and_nobody_is_waited_for() {
     let said = troubles(&kubernetes);
     assert!(said.len() == 1 && said[0].contains("no pod can be named; set K8S_NODE_NAME"), "{said:?}");
     assert_eq!(of_container(&kubernetes, '1', "a"), Answer::Unknown);
+    let odd = files.start_as(Some("a-b.c/../x?"), Machine::default());
+    odd.wait(Duration::from_secs(10));
+    assert!(server.asked().contains(&"GET /api/v1/nodes/a-b.c%2F..%2Fx%3F".to_owned()), "{:?}", server.asked());
 }
 
 #[test]

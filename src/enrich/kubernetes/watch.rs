@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::client::AuthError;
 use kube::{Api, Client, ResourceExt as _};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -293,7 +293,8 @@ impl Task {
 
 /// Where a node is asked for.
 fn path_of(node: &str) -> String {
-    format!("/api/v1/nodes/{}", utf8_percent_encode(node, NON_ALPHANUMERIC))
+    const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    format!("/api/v1/nodes/{}", utf8_percent_encode(node, UNSAFE))
 }
 
 /// One object.
