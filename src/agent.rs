@@ -282,12 +282,19 @@ fn describe(slot: &mut Option<Arc<Workload>>, row: Option<&Row>, tick: u64) {
         known.serial == row.serial
             && Arc::ptr_eq(&known.identity, &row.shown)
             && known.awaited == row.awaited
-            && known.parent == row.parent
+            && (known.parent, known.moves) == (row.parent, row.moves)
             && known.ended == ended
     });
     if !same {
-        let (identity, start, awaited) = (Arc::clone(&row.shown), Arc::clone(&row.start), row.awaited);
-        *slot = Some(Arc::new(Workload { serial: row.serial, identity, parent: row.parent, start, ended, awaited }));
+        *slot = Some(Arc::new(Workload {
+            serial: row.serial,
+            identity: Arc::clone(&row.shown),
+            parent: row.parent,
+            moves: row.moves,
+            start: Arc::clone(&row.start),
+            ended,
+            awaited: row.awaited,
+        }));
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Workload {
     pub identity: Arc<Identity>,
     /// The row of its parent; the node is its own parent.
     pub parent: usize,
+    /// How often it has got another parent: its totals are its own, wherever it was.
+    pub moves: u32,
     /// When its totals began: its birth, or the baseline for what was there before. Shared by those of one tick.
     pub start: Arc<Timestamp>,
     /// When it ended, once its totals are final.

@@ -40,6 +40,8 @@ pub struct Row {
     names: Option<Arc<Names>>,
     /// The row of its parent; the node's is the node.
     pub parent: usize,
+    /// How often it has got another parent.
+    pub moves: u32,
     /// Distance from the node.
     pub depth: u32,
     /// When its totals began.
@@ -166,6 +168,7 @@ impl Table {
             awaited: false,
             names: None,
             parent,
+            moves: 0,
             depth,
             start,
             ended: None,
@@ -264,6 +267,9 @@ impl Table {
         }
         self.abandon(row);
         self.adopt(row, parent);
+        if let Some(entry) = self.rows[row].as_mut() {
+            entry.moves = entry.moves.wrapping_add(1);
+        }
         self.generation += 1;
     }
 

@@ -116,6 +116,7 @@ impl World {
             serial,
             identity: Arc::new(identity),
             parent,
+            moves: 0,
             start: Arc::new(start),
             ended: None,
             awaited: false,
@@ -169,7 +170,9 @@ impl World {
     }
 
     pub fn move_to(&mut self, row: usize, parent: usize) {
-        Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).parent = parent;
+        let workload = Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap());
+        workload.moves += u32::from(workload.parent != parent);
+        workload.parent = parent;
         self.snapshot.generation += 1;
     }
 
@@ -216,6 +219,21 @@ impl World {
         Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).ended = Some(now);
         self.snapshot.generation += 1;
         self.ended.push(row);
+    }
+
+    /// A workload that ended, and that some reader has not seen yet, is there again: a service that was restarted.
+    pub fn revive(&mut self, pick: usize) {
+        let alive = |row: usize| self.snapshot.workloads[row].as_ref().is_some_and(|found| found.ended.is_none());
+        let fits = |row: &&usize| {
+            let workload = self.snapshot.workloads[**row].as_ref().unwrap();
+            workload.identity.id.kind() != Kind::Process && alive(workload.parent)
+        };
+        let rows: Vec<usize> = self.ended.iter().filter(fits).copied().collect();
+        if let Some(row) = (!rows.is_empty()).then(|| rows[pick % rows.len()]) {
+            self.ended.retain(|ended| *ended != row);
+            Arc::make_mut(self.snapshot.workloads[row].as_mut().unwrap()).ended = None;
+            self.snapshot.generation += 1;
+        }
     }
 
     /// Rows of ended workloads become free, as they do when every reader has seen them.

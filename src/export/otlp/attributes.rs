@@ -185,6 +185,10 @@ fn pairs<'a>(
     let mut add = |key: &'a str, value: &'a str| {
         if !pairs.iter().any(|(known, _)| *known == key) {
             pairs.push((key, value));
+            // The attribute that it became in the conventions, beside the one that the Collector still writes.
+            if key == attr::CONTAINER_IMAGE_TAG {
+                pairs.push((attr::CONTAINER_IMAGE_TAGS, value));
+            }
         }
     };
     let Some((own, around)) = chain.split_first() else { return pairs };
@@ -213,13 +217,6 @@ fn pairs<'a>(
             }
         }
     }
-    let tag = pairs.iter().find(|(key, _)| *key == attr::CONTAINER_IMAGE_TAG).map(|(_, tag)| *tag);
-    pairs.extend(tag.map(|tag| (attr::CONTAINER_IMAGE_TAGS, tag)));
-    let mut add = |key: &'a str, value: &'a str| {
-        if !pairs.iter().any(|(known, _)| *known == key) {
-            pairs.push((key, value));
-        }
-    };
     for (key, value) in &node.attributes {
         if HOST.contains(&&**key) {
             add(key, value);

@@ -67,6 +67,15 @@ impl Queue {
         self.next += 1;
     }
 
+    /// `entity` begins: what is over under the same names goes on in it, so nobody must hear that it is over.
+    pub fn succeed(&mut self, entity: &Entity) {
+        let hidden = Why::Replaced { hidden: true };
+        for ended in self.waiting.iter_mut().filter(|ended| ended.why == Why::Dead && ended.entity.reads_as(entity)) {
+            ended.why = hidden;
+        }
+        self.waiting.retain(|ended| !(ended.delivered && ended.why == hidden));
+    }
+
     /// Takes a demoted process back.
     pub fn take_back(&mut self, serial: u64) -> Option<Entity> {
         let at = self.waiting.iter().position(|ended| ended.why == Why::Demoted && ended.entity.serial == serial)?;

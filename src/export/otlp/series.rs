@@ -61,8 +61,11 @@ struct Row {
     kind: Option<Kind>,
     parent: usize,
     parent_serial: u64,
+    moves: u32,
     over: bool,
     held_back: bool,
+    /// A process that moved since the last push: what it used meanwhile is part of two parents, who each know how much.
+    astray: bool,
     outside: u8,
     entity: Option<Box<Entity>>,
     /// Totals of a process that was named before.
@@ -290,13 +293,19 @@ impl Book {
         let parent_serial = snapshot.workloads.get(parent).and_then(Option::as_ref).map_or(0, |found| found.serial);
         let kind = workload.identity.id.kind();
         let Some(state) = self.rows.get_mut(row) else { return };
-        let moved = state.serial.is_some() && state.parent_serial != parent_serial;
         let born = state.serial.is_none();
-        (state.serial, state.kind) = (Some(workload.serial), Some(kind));
+        let elsewhere = !born && state.parent_serial != parent_serial;
+        // One that moved and came back has moved, too.
+        let moved = elsewhere || state.moves != workload.moves;
+        (state.serial, state.kind, state.moves) = (Some(workload.serial), Some(kind), workload.moves);
         (state.parent, state.parent_serial) = (parent, parent_serial);
+        // It ended here, but another reader had not seen that yet when it began again.
+        let back = state.over && workload.ended.is_none();
+        state.over &= !back;
         if row == 0 || state.over {
             return;
         }
+        state.astray = moved && kind == Kind::Process;
         if moved {
             state.kept = None;
         }
@@ -305,9 +314,16 @@ impl Book {
         if kind == Kind::Process && awaits {
             // Until its container has its names, a process is one of the container's `other`.
             self.hold_back(row);
-        } else if singly && (born || self.rows.get(row).is_some_and(|state| state.held_back)) {
-            let start = if born { self.labels.start(*workload.start) } else { self.labels.before };
+        } else if singly && (born || back || self.rows.get(row).is_some_and(|state| state.held_back)) {
+            let start = match born {
+                _ if self.is_astray(row) => self.labels.now,
+                true => self.labels.start(*workload.start),
+                false => self.labels.before,
+            };
             let entity = self.entity(snapshot, row, workload.serial, kind, start);
+            if kind != Kind::Process {
+                self.ended.succeed(&entity);
+            }
             self.put(row, entity);
         } else if self.rows.get(row).is_some_and(|state| state.entity.is_some()) {
             self.rename(snapshot, row, workload, moved);
@@ -317,6 +333,10 @@ impl Book {
             state.entity.iter_mut().for_each(|entity| entity.awaits = awaits);
         }
         self.ensure_zones(row);
+    }
+
+    fn is_astray(&self, row: usize) -> bool {
+        self.rows.get(row).is_some_and(|state| state.astray)
     }
 
     fn hold_back(&mut self, row: usize) {
@@ -344,6 +364,7 @@ impl Book {
     fn rename(&mut self, snapshot: &Snapshot, row: usize, workload: &Workload, moved: bool) {
         let parent = chain_of(snapshot, row, &mut self.chain);
         let Some(state) = self.rows.get_mut(row) else { return };
+        let astray = state.astray;
         let Some(old) = state.entity.as_deref_mut() else { return };
         if !moved
             && !self.renamed
@@ -359,10 +380,14 @@ impl Book {
         }
         let kind = workload.identity.id.kind();
         let sent = old.sent;
-        let start = if sent { self.labels.before } else { old.start };
+        let start = match sent {
+            _ if astray => self.labels.now,
+            true => self.labels.before,
+            false => old.start,
+        };
         let mut new = self.entity(snapshot, row, workload.serial, kind, start);
         let Some(old) = self.rows.get_mut(row).and_then(|state| state.entity.take()) else { return };
-        if sent {
+        if sent || astray {
             let hidden = old.looks_like(&new);
             self.ended.push(*old, self.labels.before, Why::Replaced { hidden });
         } else {
@@ -406,7 +431,8 @@ impl Book {
         let stride = self.stride();
         for (row, state) in self.rows.iter().enumerate().skip(1) {
             let process = state.kind == Some(Kind::Process);
-            if state.serial.is_none() || (process && state.entity.is_none()) || state.parent == row {
+            let silent = process && (state.entity.is_none() || state.astray);
+            if state.serial.is_none() || silent || state.parent == row {
                 continue;
             }
             for z in 0..stride {
@@ -427,6 +453,9 @@ impl Book {
         let (node, zones) = self.zones.split();
         for (row, state) in self.rows.iter_mut().enumerate() {
             let Some(kind) = state.kind else { continue };
+            if std::mem::take(&mut state.astray) {
+                continue;
+            }
             let Some(cells) = self.cells.get_mut(row * stride..(row + 1) * stride) else { continue };
             let (entity, start) = match (row, state.entity.as_deref_mut()) {
                 (0, _) => (&mut *node, self.labels.start(snapshot.baseline)),

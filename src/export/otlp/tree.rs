@@ -148,6 +148,12 @@ impl Entity {
         self.rendered == other.rendered && self.parent == other.parent
     }
 
+    /// Whether some receiver, of those that look at Resources and those that do not, sees both as the same series.
+    #[must_use]
+    pub fn reads_as(&self, other: &Self) -> bool {
+        self.named_as(other) || (self.looks_like(other) && !self.rendered.names.is_empty())
+    }
+
     /// Whether receivers that look at points only see both as the same series.
     #[must_use]
     pub fn looks_like(&self, other: &Self) -> bool {
