@@ -14,12 +14,9 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 import unittest
 import urllib.request
 
@@ -29,15 +26,12 @@ import pipelines
 from books import Books, Received, check_delivery, check_prometheus, require
 from cgroups import Cgroup, Unavailable
 from machine import DRAM_W, HOST_W, NGINX, PACKAGE_W, POD_BUSY, POD_CALM, POD_ENDS, Machine
-from process import HERE, Agent, Collector, Failed, Process, free_ports, wait_until
+from process import HERE, Agent, Collector, Process, free_ports, wait_until
 from redfish import INPUT_W, INPUTS_W, PLUG_W, Bmc, bad_bmc, plug
+from suite import Skipped, end_on_signals, finish, names_of, refuse_unknown, run_one
 
 TICKS = 8
 JSON_EACH_SECOND = {"interval": "1s", "export.stdout.format": "json"}
-
-
-class Skipped(Exception):
-    """Why a test cannot run here."""
 
 
 class Tests:
@@ -56,8 +50,7 @@ class Tests:
 
     def configs(self):
         """every file of otel-config/ loads in the Collector, and has its test"""
-        names = [name for name in vars(Tests) if not name.startswith("_")]
-        pipelines.check_configs(self._otelcol, self._directory("configs"), names)
+        pipelines.check_configs(self._otelcol, self._directory("configs"), names_of(Tests))
 
     def grpc(self):
         """fake machine → gRPC → Collector: the books balance, and arrive to the microjoule"""
@@ -377,31 +370,13 @@ def _lines(path):
         return []
 
 
-def _run_one(name, test, keep):
-    """Runs one test, prints its line and returns the word for it."""
-    started = time.monotonic()
-    try:
-        test()
-        word, reason = "ok", ""
-    except Skipped as skipped:
-        word, reason = "skipped", f": {skipped}"
-    except Failed as failed:
-        word, reason = "FAILED", f": {failed} (output in {keep})"
-    except Exception as error:  # a test that stumbles has failed; the others still run
-        traceback.print_exc()
-        word, reason = "FAILED", f": {type(error).__name__}: {error} (output in {keep})"
-    print(f"{name:15} {word}{reason} — {test.__doc__}, {time.monotonic() - started:.1f} s", flush=True)
-    return word
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=os.environ.get("WATTRIBUTE_BIN", HERE.parent / "target/release/wattribute"))
     parser.add_argument("--otelcol", help="default: what e2e/components/build.sh has built, or builds now")
     parser.add_argument("tests", nargs="*", metavar="TEST")
     options = parser.parse_args()
-    # A signal ends us through every `with`, so that no process and no cgroup of ours is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_signals()
 
     binary = pathlib.Path(options.bin).resolve()
     if not os.access(binary, os.X_OK):
@@ -409,16 +384,12 @@ def main():
     otelcol = options.otelcol or component("otelcol")
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="wattribute-e2e-"))
     tests = Tests(binary, otelcol, scratch)
-    names = [name for name in vars(Tests) if not name.startswith("_")]
-    unknown = set(options.tests) - set(names)
-    if unknown:
-        parser.error(f"no such test: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
-    words = [_run_one(name, getattr(tests, name), scratch) for name in options.tests or names]
-    passed, failed, skipped = (words.count(word) for word in ("ok", "FAILED", "skipped"))
-    if not failed:
+    names = names_of(Tests)
+    refuse_unknown(parser, "test", options.tests, names)
+    words = [run_one(name, getattr(tests, name), scratch) for name in options.tests or names]
+    if "FAILED" not in words:
         shutil.rmtree(scratch)
-    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
-    sys.exit(1 if failed else 0)
+    finish(words)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import tempfile
 
+from process import Failed
 from pyyaml import load_all
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ metadata:
 """
 
 
-class Refused(Exception):
+class Refused(Failed):
     """What Helm said when it would not render."""
 
 

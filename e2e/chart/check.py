@@ -17,13 +17,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 
 sys.dont_write_bytecode = True  # before our own modules: the clone stays as it is
+sys.path.insert(1, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from chart import CHART, EXAMPLES, KUBE_VERSION, PLAIN, ROOT, Helm, Refused, changes, config_of, container
+from books import require
+from chart import CHART, EXAMPLES, KUBE_VERSION, PLAIN, ROOT, Helm, Refused, changes, container
+from process import Failed
 from pyyaml import load_all
+from suite import Skipped, finish, names_of, refuse_unknown, run_one
 
 QUICK_START = ROOT / "examples" / "kubernetes"
 RULES = [
@@ -127,19 +129,6 @@ WRONG = [
     ({"podMonitor": {"enabled": True}}, "podMonitor.selector"),
     ({"serviceMonitor": {"enabled": True}}, "serviceMonitor.selector"),
 ]
-
-
-class Failed(Exception):
-    """What a check found wrong."""
-
-
-class Skipped(Exception):
-    """Why a check cannot run here."""
-
-
-def require(condition, message):
-    if not condition:
-        raise Failed(message)
 
 
 def equal(what, found, expected):
@@ -461,23 +450,6 @@ def _bless(helm):
     PLAIN.write_text(helm.plain())
 
 
-def _run_one(name, check):
-    """Runs one check, prints its line and returns the word for it."""
-    started = time.monotonic()
-    try:
-        check()
-        word, reason = "ok", ""
-    except Skipped as skipped:
-        word, reason = "skipped", f": {skipped}"
-    except (Failed, Refused) as failed:
-        word, reason = "FAILED", f": {failed}"
-    except Exception as error:  # a check that stumbles has failed; the others still run
-        traceback.print_exc()
-        word, reason = "FAILED", f": {type(error).__name__}: {error}"
-    print(f"{name:20} {word}{reason} — {check.__doc__}, {time.monotonic() - started:.1f} s", flush=True)
-    return word
-
-
 def _component(name):
     built = subprocess.run([ROOT / "e2e/components/build.sh", name], check=True, stdout=subprocess.PIPE, text=True)
     return built.stdout.strip()
@@ -499,14 +471,10 @@ def main():
         parser.error(f"no binary at {options.bin}: `make build` builds it")
     with tempfile.TemporaryDirectory(prefix="wattribute-chart-") as scratch:
         checks = Checks(helm, options, pathlib.Path(scratch))
-        names = [name for name in vars(Checks) if not name.startswith("_")]
-        unknown = set(options.checks) - set(names)
-        if unknown:
-            parser.error(f"no such check: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
-        words = [_run_one(name, getattr(checks, name)) for name in options.checks or names]
-    passed, failed, skipped = (words.count(word) for word in ("ok", "FAILED", "skipped"))
-    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
-    sys.exit(1 if failed else 0)
+        names = names_of(Checks)
+        refuse_unknown(parser, "check", options.checks, names)
+        words = [run_one(name, getattr(checks, name)) for name in options.checks or names]
+    finish(words)
 
 
 if __name__ == "__main__":

@@ -12,47 +12,28 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
 sys.dont_write_bytecode = True  # before our own modules: the clone stays as it is
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[1:1] = [str(HERE.parent), str(HERE.parent / "chart")]
 
-from process import Failed
-from tests import Skipped, Tests
+from suite import end_on_signals, finish, names_of, refuse_unknown, run_one
+from tests import Tests
 
 Parts = collections.namedtuple("Parts", "binary otelcol kube_apiserver etcd helm chart deploy otel_config")
 COMPONENTS = {"kube_apiserver": "kube-apiserver", "etcd": "etcd", "helm": "helm"}
-
-
-def _run_one(name, test, keep):
-    """Runs one test, prints its line and returns the word for it."""
-    started = time.monotonic()
-    try:
-        test()
-        word, reason = "ok", ""
-    except Skipped as skipped:
-        word, reason = "skipped", f": {skipped}"
-    except Failed as failed:
-        word, reason = "FAILED", f": {failed} (output in {keep})"
-    except Exception as error:  # a test that stumbles has failed; the others still run
-        traceback.print_exc()
-        word, reason = "FAILED", f": {type(error).__name__}: {error} (output in {keep})"
-    print(f"{name:15} {word}{reason} — {test.__doc__}, {time.monotonic() - started:.1f} s", flush=True)
-    return word
 
 
 def _here(parts, names):
     """One test after another in this process; the counts of how they ended."""
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="wattribute-cluster-"))
     tests = Tests(parts, scratch)
-    words = collections.Counter(_run_one(name, getattr(tests, name), scratch) for name in names)
+    words = collections.Counter(run_one(name, getattr(tests, name), scratch) for name in names)
     if not words["FAILED"]:
         shutil.rmtree(scratch)
     return words
@@ -110,14 +91,11 @@ def main():
     parser.add_argument("--deploy", default=ROOT / "deploy", help="directory of the plain manifests")
     parser.add_argument("--otel-config", default=ROOT / "otel-config")
     parser.add_argument("--jobs", type=int, default=3, help="tests at a time (default 3)")
-    names = [name for name in vars(Tests) if not name.startswith("_")]
+    names = names_of(Tests)
     parser.add_argument("tests", nargs="*", metavar="TEST")
     options = parser.parse_args()
-    # A signal ends us through every `with`, so that no process of ours is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    unknown = set(options.tests) - set(names)
-    if unknown:
-        parser.error(f"no such test: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    end_on_signals()
+    refuse_unknown(parser, "test", options.tests, names)
     if not os.access(options.bin, os.X_OK):
         parser.error(f"no binary at {options.bin}: `make build` builds it first")
     parts = _parts(options)
@@ -129,8 +107,7 @@ def main():
         for each in Parts._fields[1:]:
             argv += [f"--{each.replace('_', '-')}", getattr(parts, each)]
         words = _side_by_side([str(each) for each in argv], chosen, options.jobs)
-    print(f"{words['ok']} passed, {words['FAILED']} failed, {words['skipped']} skipped", flush=True)
-    sys.exit(1 if words["FAILED"] else 0)
+    finish(words.elements())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from manifests import Applier, render
 from process import Collector, wait_until
 from proxy import Proxy
 from pyyaml import load_all
+from suite import Skipped
 
 HERE = pathlib.Path(__file__).resolve().parent
 RBAC = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
@@ -30,10 +31,6 @@ OUTAGE_S, UNWATCHED_S = 60, 20
 ROUNDS = 3
 # Names of deleted pods are kept, up to a number. What else is in their objects is not: it would be 4 MB here.
 GROWTH_KB = 1536
-
-
-class Skipped(Exception):
-    """Why a test cannot run here."""
 
 
 class Tests:

@@ -14,7 +14,7 @@ import time
 from checks import ZONES, Report, require
 from console import Console, qemu
 from parts import HERE, Unsuitable, put_program, put_script
-from process import Failed, Process, wait_until
+from process import Process, wait_until
 
 sys.path.insert(1, str(HERE.parent / "node"))
 from packages import BURN, PAUSE, unpacked, write_burn  # noqa: E402

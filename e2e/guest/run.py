@@ -17,7 +17,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 
 sys.dont_write_bytecode = True  # before our own modules: the clone stays as it is
 sys.path.insert(1, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -27,6 +26,7 @@ from console import Console, qemu
 from kubelet import PodChecks, PodGuest
 from parts import HERE, Parts, Unsuitable, run
 from process import Failed, Process, free_ports, wait_until
+from suite import end_on_signals, finish, names_of, refuse_unknown, run_one
 
 BOOT_S = 120
 RUN_S = 150
@@ -98,19 +98,6 @@ def _listens(port):
     return any(row[1] == wanted and row[3] == "0A" for row in rows)
 
 
-def _run_one(name, check):
-    try:
-        check()
-        word, reason = "ok", ""
-    except Failed as failed:
-        word, reason = "FAILED", f": {failed}"
-    except Exception as error:  # a check that stumbles has failed; the others still run
-        traceback.print_exc()
-        word, reason = "FAILED", f": {type(error).__name__}: {error}"
-    print(f"{name:15} {word}{reason} — {check.__doc__}", flush=True)
-    return word
-
-
 def _one_guest(name, boot, checks, keep):
     """Boots a guest in a directory of its own, checks what it wrote, and returns the words of the checks."""
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="wattribute-guest-"))
@@ -119,8 +106,7 @@ def _one_guest(name, boot, checks, keep):
         print(f"{name:15} up in {guest.boot_s:.1f} s, ended after {guest.whole_s:.1f} s")
         guest.part("load")
         checks = checks(guest)
-        names = [each for each in vars(type(checks)) if not each.startswith("_")]
-        words = [_run_one(each, getattr(checks, each)) for each in names]
+        words = [run_one(each, getattr(checks, each)) for each in names_of(type(checks))]
     except Failed as failed:
         print(f"{name:15} FAILED: {failed}")
         words = ["FAILED"]
@@ -138,12 +124,6 @@ def _one_guest(name, boot, checks, keep):
     return words
 
 
-def _finish(words):
-    passed, failed, skipped = (words.count(word) for word in ("ok", "FAILED", "skipped"))
-    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
-    sys.exit(1 if failed else 0)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = HERE.parent.parent / "target/release/wattribute"
@@ -152,8 +132,7 @@ def main():
     parser.add_argument("--keep", type=pathlib.Path, help="where consoles and logs are kept")
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="meters or pods; default: both")
     options = parser.parse_args()
-    # A signal ends us through every `with`, so that neither QEMU nor the BMC is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_signals()
     binary = pathlib.Path(options.bin).resolve()
     if not os.access(binary, os.X_OK):
         parser.error(f"no binary at {binary}: `make e2e-guest` builds it first")
@@ -161,16 +140,15 @@ def main():
         parts = Parts()
     except Unsuitable as why:
         print(f"guest           skipped: {why}")
-        _finish(["skipped"])
+        finish(["skipped"])
     print(f"guest           Linux {parts.release}")
     guests = {
         "meters": (lambda scratch: Guest(parts, binary, scratch), Checks),
         "pods": (lambda scratch: PodGuest(parts, binary, options.kubelet, scratch), PodChecks),
     }
     wanted = options.guests or list(guests)
-    if unknown := set(wanted) - guests.keys():
-        parser.error(f"no such guest: {', '.join(sorted(unknown))}; there are: {', '.join(guests)}")
-    _finish([word for name in wanted for word in _one_guest(name, *guests[name], options.keep)])
+    refuse_unknown(parser, "guest", wanted, guests)
+    finish([word for name in wanted for word in _one_guest(name, *guests[name], options.keep)])
 
 
 if __name__ == "__main__":

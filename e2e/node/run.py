@@ -10,11 +10,9 @@ import argparse
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 
 sys.dont_write_bytecode = True  # before our own modules: the clone stays as it is
 HERE = pathlib.Path(__file__).resolve().parent
@@ -25,6 +23,7 @@ import packages
 from checks import Checks
 from process import Failed
 from story import Story
+from suite import end_on_signals, finish, names_of, run_one
 
 PROGRAMS = ("otelcol", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "helm")
 
@@ -40,19 +39,6 @@ def _programs(options):
     return {name: pathlib.Path(path).resolve() for name, path in given.items()}
 
 
-def _run_one(name, check):
-    try:
-        check()
-        word, reason = "ok", ""
-    except Failed as failed:
-        word, reason = "FAILED", f": {failed}"
-    except Exception as error:  # a check that stumbles has failed; the others still run
-        traceback.print_exc()
-        word, reason = "FAILED", f": {type(error).__name__}: {error}"
-    print(f"{name:15} {word}{reason} — {check.__doc__}", flush=True)
-    return word
-
-
 def _all(options, binary, scratch):
     programs = _programs(options)
     packages.tools()
@@ -62,20 +48,13 @@ def _all(options, binary, scratch):
     for step in story.steps:
         print(f"                {step}")
     checks = Checks(story)
-    names = [name for name in vars(Checks) if not name.startswith("_")]
-    return [_run_one(name, getattr(checks, name)) for name in names]
+    return [run_one(name, getattr(checks, name)) for name in names_of(Checks)]
 
 
 def _keep(scratch, kept):
     shutil.copytree(scratch, kept, symlinks=True, dirs_exist_ok=True,
                     ignore=shutil.ignore_patterns("run", "var-lib", "etcd", "images"))
     print(f"node            logs are in {kept}")
-
-
-def _finish(words):
-    passed, failed, skipped = (words.count(word) for word in ("ok", "FAILED", "skipped"))
-    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
-    sys.exit(1 if failed else 0)
 
 
 def main():
@@ -87,8 +66,7 @@ def main():
     for name in PROGRAMS:
         parser.add_argument(f"--{name}", help="default: what e2e/components/build.sh has built, or builds now")
     options = parser.parse_args()
-    # A signal ends us through every `with`, so that nothing of ours is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_signals()
     binary = pathlib.Path(options.bin).resolve()
     if not os.access(binary, os.X_OK):
         parser.error(f"no binary at {binary}: `make e2e-node` builds it first")
@@ -108,7 +86,7 @@ def main():
                 _keep(scratch, options.keep or pathlib.Path(tempfile.mkdtemp(prefix="wattribute-node-failed-")))
         finally:
             shutil.rmtree(scratch)
-    _finish(words)
+    finish(words)
 
 
 if __name__ == "__main__":
