@@ -267,9 +267,11 @@ fn resident(lab: &Lab) {
     let line =
         |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or(" unknown").trim().to_owned();
     println!(
-        "  resident memory of `wattribute run` after 12 s: {} (to reach 16,384 kB), peak {}",
+        "  resident memory of `wattribute run` after 12 s: {} (to reach 16,384 kB), peak {}; {} of it are its \
+         own, the rest is code",
         line("VmRSS:"),
-        line("VmHWM:")
+        line("VmHWM:"),
+        line("RssAnon:")
     );
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     let _ = child.wait();

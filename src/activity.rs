@@ -45,6 +45,8 @@ pub struct Usage {
     pub capacity: CpuTime,
     /// Busy time that no workload explains.
     pub unattributed: CpuTime,
+    /// What the hypervisor gave to somebody else.
+    pub stolen: CpuTime,
     /// Whether workloads were looked into: if not, a leaf has no `exited`.
     pub split_below: bool,
 }
@@ -87,6 +89,7 @@ impl Usage {
         self.busy += other.busy;
         self.capacity += other.capacity;
         self.unattributed += other.unattributed;
+        self.stolen += other.stolen;
         self.split_below = other.split_below;
     }
 
@@ -96,7 +99,7 @@ impl Usage {
             self.weight[row] = 0;
             self.exited[row] = 0;
         }
-        (self.busy, self.capacity, self.unattributed) = Default::default();
+        (self.busy, self.capacity, self.unattributed, self.stolen) = Default::default();
     }
 
     /// What `row` used stays with its old parent.
@@ -261,6 +264,7 @@ impl Activity {
                     self.carry = 0; // hot-plug: what was carried belonged to other CPUs
                 }
                 let (busy, capacity) = now.busy_since(before, awake);
+                self.usage.stolen = now.stolen.saturating_sub(before.stolen);
                 Some((Some(busy), capacity))
             }
             _ => None,

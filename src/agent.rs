@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::activity::{Activity, Moment};
 use crate::attribute::Ledger;
+use crate::attribute::memory::Memory;
 use crate::clock::Timestamp;
 use crate::config::{Config, ProcessExport};
 use crate::enrich::{Answer, Enricher};
@@ -107,6 +108,22 @@ impl Agent {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// What was kept from the run before, best before the first step.
+    pub fn remember(&mut self, memory: Memory) {
+        self.ledger.remember(memory);
+    }
+
+    /// What is to be kept for the next run.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.ledger.memory()
+    }
+
+    /// Why what was kept of a zone does not hold for it: each reason once.
+    pub fn take_refused(&mut self) -> Vec<String> {
+        self.ledger.take_refused()
     }
 
     /// The newest snapshot.

@@ -1,7 +1,7 @@
 //! The ledger: every microjoule that a meter reports is booked exactly once.
 //!
 //! Each zone has an account with its own interval, from the last accepted reading to this one. What it measured is
-//! split into idle (by the [`idle`] policy), attributed and unattributed, and the attributed part is cut along the
+//! split into idle (by the [`idle`] policy, and what the [`learner`] of the zone has found), attributed and unattributed, and the attributed part is cut along the
 //! tree of workloads by integer weights. Policies and activity hand out weights; only this module touches energy.
 //! `measured = idle + attributed + unattributed` holds in integer µJ at every booking. No I/O and no clock here.
 
@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use crate::activity::Usage;
 use crate::attribute::account::{Account, Verdict};
+use crate::attribute::idle::Rule;
+use crate::attribute::learner::Prior;
+use crate::attribute::memory::{Kept, Memory, meaning};
 use crate::attribute::rest::Rest;
 use crate::clock::Timestamp;
 use crate::config::Attribution;
 use crate::meter::graph::stands_for_the_machine;
 use crate::meter::{Domain, Quality, Reading, Role, State, Value, Why, Zone};
-use crate::unit::Microjoules;
+use crate::unit::{CpuTime, Microjoules, Microwatts};
 use crate::workload::table::Table;
 
 pub mod account;
@@ -23,6 +26,8 @@ pub mod cpu;
 pub mod curve;
 pub mod frozen;
 pub mod idle;
+pub mod learner;
+pub mod memory;
 pub mod rest;
 
 /// The books of all zones.
@@ -33,6 +38,23 @@ pub struct Ledger {
     rest: Rest,
     /// The tick before.
     before: Timestamp,
+    /// Idle over full power of the processor's generation, and the shape of its curve, where known.
+    generation: Option<(f64, [f64; 11])>,
+    /// What was kept of zones that have not been offered yet.
+    memory: Memory,
+    /// What was kept of zones that are something else now.
+    refused: Vec<String>,
+}
+
+/// What all zones of one tick are booked by.
+#[derive(Clone, Copy)]
+struct Tick<'a> {
+    usage: &'a Usage,
+    table: &'a Table,
+    policy: &'a Attribution,
+    generation: Option<(f64, [f64; 11])>,
+    /// A card has work: a meter that holds it shows more than the CPUs' load.
+    cards_work: bool,
 }
 
 impl Ledger {
@@ -52,6 +74,8 @@ impl Ledger {
         }
         // Only the rest of the machine is reckoned from several zones at once.
         let traced = readings.clone().any(|(zone, _)| zone.whole);
+        let cards_work = self.accounts.iter().any(card_works);
+        let tick = Tick { usage, table, policy, generation: self.generation, cards_work };
         let mut entered = false;
         for (zone, reading) in readings.clone() {
             let index = self.account(zone, now);
@@ -68,8 +92,11 @@ impl Ledger {
             if moved || booked || (estimating && stands_for_the_machine(zone)) {
                 account.rebase();
             }
+            if moved || meaning(&account.zone) != meaning(zone) {
+                account.unlearn();
+            }
             account.zone = Arc::clone(zone);
-            settle(account, &mut self.stack, reading, usage, table, policy);
+            settle(account, &mut self.stack, reading, tick);
         }
         let absent = |account: &&mut Account| !account.offered && account.zone.id != rest::ZONE;
         for account in self.accounts.iter_mut().filter(absent) {
@@ -78,14 +105,14 @@ impl Ledger {
                 account.rebase();
             }
             let gone = Reading { at: now, value: Value::Missing(Why::Gone) };
-            settle(account, &mut self.stack, gone, usage, table, policy);
+            settle(account, &mut self.stack, gone, tick);
         }
-        self.book_rest(now, usage, table, policy);
+        self.book_rest(now, tick);
         self.before = now;
     }
 
     /// Books what the meter of the whole machine shows beyond the parts.
-    fn book_rest(&mut self, now: Timestamp, usage: &Usage, table: &Table, policy: &Attribution) {
+    fn book_rest(&mut self, now: Timestamp, tick: Tick<'_>) {
         let Some(step) = self.rest.step(now, &self.accounts) else { return };
         let index = self.account(&step.zone, now);
         let account = &mut self.accounts[index];
@@ -94,7 +121,7 @@ impl Ledger {
         if step.broken {
             account.lose();
         }
-        settle(account, &mut self.stack, step.reading, usage, table, policy);
+        settle(account, &mut self.stack, step.reading, tick);
         if step.conflict {
             account.book.refused.conflict += 1;
         }
@@ -131,29 +158,75 @@ impl Ledger {
         }
     }
 
+    /// What is known of the processor: idle over full power of its generation, and the shape of its curve.
+    pub fn set_generation(&mut self, generation: Option<(f64, [f64; 11])>) {
+        self.generation = generation;
+    }
+
+    /// What was kept from the run before.
+    pub fn remember(&mut self, memory: Memory) {
+        self.memory = memory;
+    }
+
+    /// What is to be kept for the next run: what is known now, and what was kept of zones that have not come yet.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let mut memory = self.memory.clone();
+        for account in self.accounts.iter().filter(|account| account.learner.samples() > 0) {
+            let kept = Kept { meaning: meaning(&account.zone), what: account.learner.clone() };
+            memory.learned.insert(account.zone.id.clone(), kept);
+        }
+        memory
+    }
+
+    /// Why what was kept of a zone does not hold for it, once for each.
+    pub fn take_refused(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.refused)
+    }
+
     fn account(&mut self, zone: &Arc<Zone>, now: Timestamp) -> usize {
         let known = self.accounts.iter().position(|account| account.zone.id == zone.id);
         known.unwrap_or_else(|| {
-            self.accounts.push(Account::new(Arc::clone(zone), now));
+            let mut account = Account::new(Arc::clone(zone), now);
+            let (learned, calibrated) = (self.memory.learned.remove(&zone.id), self.memory.calibrated.remove(&zone.id));
+            let refused = &mut self.refused;
+            account.learner = held(learned, zone, refused).unwrap_or_default();
+            account.calibrated = held(calibrated, zone, refused);
+            self.accounts.push(account);
             self.accounts.len() - 1
         })
     }
 }
 
+/// What was kept, if the zone still is what it was.
+fn held<T>(kept: Option<Kept<T>>, zone: &Zone, refused: &mut Vec<String>) -> Option<T> {
+    let kept = kept?;
+    let now = meaning(zone);
+    if kept.meaning == now {
+        return Some(kept.what);
+    }
+    refused.push(format!("zone {}: it was {:?} and is {now:?}", zone.id, kept.meaning));
+    None
+}
+
+/// Whether a card draws clearly more than the least that it was seen to draw.
+fn card_works(account: &Account) -> bool {
+    let least = account.least.0;
+    account.zone.domain == Domain::Gpu
+        && account.book.power.0 > least.saturating_add(least / 4).saturating_add(5_000_000)
+}
+
 /// One zone at one tick: judge the reading, then book it or let its interval go on.
-fn settle(
-    account: &mut Account,
-    stack: &mut Vec<(usize, Microjoules)>,
-    reading: Reading,
-    usage: &Usage,
-    table: &Table,
-    policy: &Attribution,
-) {
+fn settle(account: &mut Account, stack: &mut Vec<(usize, Microjoules)>, reading: Reading, tick: Tick<'_>) {
+    let Tick { usage, table, .. } = tick;
     account.grow(table.len());
     account.book.measured = None;
     account.book.covers = Duration::ZERO;
     (account.book.idle, account.book.attributed, account.book.unattributed) = Default::default();
     let primary = account.zone.role == Role::Primary;
+    if !primary {
+        account.book.at_rest = None;
+    }
     let reading = account.watched(reading, usage);
     let verdict = account.judge(reading);
     account.trace(verdict, reading.at);
@@ -167,8 +240,9 @@ fn settle(
             account.book.covers = covers;
             account.book.total.measured += energy;
             account.book.power = mean_power(energy, covers);
+            account.least = account.least.min(account.book.power);
             if primary {
-                divide(account, stack, energy, covers, usage, table, policy);
+                divide(account, stack, (energy, covers, reading.at), tick);
             }
             account.late.clear();
         }
@@ -189,21 +263,15 @@ fn settle(
 fn divide(
     account: &mut Account,
     stack: &mut Vec<(usize, Microjoules)>,
-    energy: Microjoules,
-    covers: Duration,
-    usage: &Usage,
-    table: &Table,
-    policy: &Attribution,
+    interval: (Microjoules, Duration, Timestamp),
+    tick: Tick<'_>,
 ) {
+    let Tick { usage, table, .. } = tick;
     if !account.late.is_empty() {
         account.late.add(usage);
     }
-    let (busy, capacity) = if account.late.is_empty() {
-        (usage.busy, usage.capacity)
-    } else {
-        (account.late.usage.busy, account.late.usage.capacity)
-    };
-    let idle = idle::energy(&policy.idle, &account.zone, energy, covers, busy, capacity);
+    let energy = interval.0;
+    let idle = idle_of(account, interval, tick);
     let active = energy - idle;
     let late = std::mem::take(&mut account.late.usage);
     let weights = if account.late.is_empty() { usage } else { &late };
@@ -222,8 +290,34 @@ fn divide(
     book.total.unattributed += book.unattributed;
 }
 
-fn mean_power(energy: Microjoules, covers: Duration) -> crate::unit::Microwatts {
-    crate::unit::Microwatts::from_watts(energy.watts_over(covers))
+/// The idle part of what was measured, by the rule for the zone.
+fn idle_of(
+    account: &mut Account,
+    (energy, covers, at): (Microjoules, Duration, Timestamp),
+    tick: Tick<'_>,
+) -> Microjoules {
+    let usage = if account.late.is_empty() { tick.usage } else { &account.late.usage };
+    let (busy, capacity) = (usage.busy, usage.capacity);
+    account.book.at_rest = match idle::rule(&tick.policy.idle, &account.zone) {
+        Rule::None => return Microjoules::ZERO,
+        Rule::Ratio => return idle::ratio(energy, busy, capacity),
+        Rule::Configured(said) => Some(said),
+        Rule::Learned => {
+            // A CPU that somebody else used, and a card, draw power that the CPUs' load does not tell.
+            let foreign = usage.stolen.0 > capacity.0 / 200
+                || tick.cards_work && matches!(account.zone.domain, Domain::Host | Domain::Psys | Domain::Module);
+            if capacity > CpuTime::ZERO && !foreign {
+                account.learner.observe(at.boot, busy.seconds() / capacity.seconds(), energy.watts_over(covers));
+            }
+            let prior = Prior::of(account.zone.domain, tick.generation);
+            account.calibrated.or_else(|| account.learner.estimate(at.boot, &prior))
+        }
+    };
+    account.book.at_rest.map_or(Microjoules::ZERO, |found| idle::at_rest(energy, covers, found.watts))
+}
+
+fn mean_power(energy: Microjoules, covers: Duration) -> Microwatts {
+    Microwatts::from_watts(energy.watts_over(covers))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The command line: `run` (default), `discover`, `once`, `validate`, `record`, `replay`, `config`, `metrics`.
+//! The command line: `run` (default), `discover`, `once`, `calibrate`, `validate`, `record`, `replay`, `config`, `metrics`.
 //!
 //! Exit codes: 0, 1 for a failure, 2 for wrong usage or configuration; the message then names the key, the line and
 //! the nearest valid key.
@@ -17,12 +17,14 @@ use crate::export::Snapshot;
 use crate::host::{self, Host};
 use crate::{semconv, telemetry};
 
+pub mod calibrate;
 pub mod discover;
 pub mod once;
 pub mod record;
 pub mod replay;
 pub mod run;
 pub mod signals;
+pub mod state;
 pub mod validate;
 pub mod watch;
 
@@ -71,6 +73,12 @@ enum Command {
         /// As JSON lines: one per tick, then a total
         #[arg(long)]
         json: bool,
+    },
+    /// Measure what a drained node draws at rest, and keep it in state.directory
+    Calibrate {
+        /// For how long, e.g. 2m
+        #[arg(long = "for", value_name = "DURATION", default_value = "2m", value_parser = duration)]
+        time: Duration,
     },
     /// Compare the books with another meter: error, lag, and what the books do not see
     Validate {
@@ -149,6 +157,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Run => run::run(&load(&cli.common)?),
         Command::Discover { json } => discover::discover(load(&cli.common)?, json),
         Command::Once { time, json } => once::once(load(&cli.common)?, time, json),
+        Command::Calibrate { time } => calibrate::calibrate(load(&cli.common)?, time),
         Command::Validate { reference, time, html, json, replay } => {
             validate::validate(load(&cli.common)?, &validate::Wanted { reference, time, html, json, replay })
         }

@@ -111,12 +111,14 @@ pub struct Attribution {
 /// How idle energy is told from active energy.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Idle {
-    /// The idle share of CPU time.
+    /// What the zone is seen to draw at rest, learned from how its power follows the load.
     #[default]
+    Learned,
+    /// The idle share of CPU time.
     Ratio,
     /// Nothing is idle.
     None,
-    /// Watts (finite, not negative) per zone id; zones not named use `ratio`.
+    /// Watts (finite, not negative) per zone id; zones not named are learned.
     Watts(BTreeMap<String, f64>),
 }
 

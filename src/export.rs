@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::attribute::learner::Estimate;
 use crate::clock::Timestamp;
 use crate::meter::{State, Zone};
 use crate::unit::{CpuTime, Microjoules, Microwatts};
@@ -92,6 +93,8 @@ pub struct ZoneBook {
     pub total: Totals,
     /// Mean power over the last accepted interval.
     pub power: Microwatts,
+    /// What it is taken to draw at rest; none where idle energy is not found by that.
+    pub at_rest: Option<Estimate>,
     /// Readings refused, by reason, since the start of the agent.
     pub refused: Refused,
 }

@@ -28,6 +28,7 @@ pub mod perf;
 pub mod record;
 pub mod sandbox;
 pub mod script;
+pub mod state;
 pub mod tls;
 
 /// The most that is read of one file: a `/proc/stat` of 4,096 CPUs and a `cgroup.procs` of 100,000 pids fit.

@@ -122,6 +122,9 @@ attributes! {
     METER_QUALITY = "wattribute.meter.quality";
     /// `active` or `idle`.
     ENERGY_STATE = "wattribute.energy.state";
+    /// Where the power at rest comes from: `configured`, `calibrated`, `observed` in quiet intervals, `learned` from how power
+    /// follows the load, or the `prior` of such zones.
+    IDLE_SOURCE = "wattribute.idle.source";
     /// How energy was split between workloads: `cpu_time`.
     ATTRIBUTION_METHOD = "wattribute.attribution.method";
     /// Kind of the workload whose total contains this one; `node` at the top. Slices contain nothing: what is in a
@@ -191,6 +194,7 @@ pub struct Metric {
 const PART: &[&str] = &[attr::HW_ID, attr::HW_TYPE, attr::HW_NAME, attr::HW_PARENT];
 const METER: &[&str] =
     &[attr::HW_ID, attr::HW_TYPE, attr::HW_PARENT, attr::METER_SOURCE, attr::METER_ROLE, attr::METER_QUALITY];
+const IDLE: &[&str] = &[attr::HW_ID, attr::HW_TYPE, attr::IDLE_SOURCE];
 const WORKLOAD: &[&str] =
     &[attr::HW_ID, attr::HW_TYPE, attr::ENERGY_STATE, attr::ATTRIBUTION_METHOD, attr::PARENT_KIND];
 const PROCESS: &[&str] =
@@ -200,7 +204,7 @@ macro_rules! metrics {
     ($($name:ident = $text:literal, $instrument:ident $unit:literal on $resource:literal, $attributes:expr, $help:literal;)+) => {
         /// The metrics by name.
         pub mod metric {
-            use super::{Instrument, METER, Metric, PART, PROCESS, WORKLOAD, attr};
+            use super::{IDLE, Instrument, METER, Metric, PART, PROCESS, WORKLOAD, attr};
             $(
                 #[doc = $help]
                 pub const $name: &Metric = &Metric {
@@ -228,6 +232,8 @@ metrics! {
     METER_POWER = "wattribute.meter.power", Gauge "W" on "node", METER, "Power of a zone, overlapping ones too.";
     NODE_ENERGY = "wattribute.node.energy", Counter "J" on "node",
         &[attr::HW_ID, attr::HW_TYPE, attr::ENERGY_STATE], "Energy booked to workloads (active) and to rest (idle).";
+    IDLE_POWER = "wattribute.idle.power", Gauge "W" on "node", IDLE, "What a zone is taken to draw at rest.";
+    IDLE_ERROR = "wattribute.idle.error", Gauge "W" on "node", IDLE, "One standard deviation of the power at rest.";
     UNATTRIBUTED_ENERGY = "wattribute.unattributed.energy", Counter "J" on "node",
         &[attr::HW_ID], "Energy that no known workload used.";
     POD_ENERGY = "wattribute.pod.energy", Counter "J" on "pod", WORKLOAD, "Energy of a pod with its containers.";

@@ -124,6 +124,13 @@ impl CpuTime {
         Self(ticks.saturating_mul(10_000_000))
     }
 
+    /// In seconds, to 53 bits.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss)]
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
+
     /// In whole microseconds.
     #[must_use]
     pub const fn micros(self) -> u64 {

@@ -76,7 +76,7 @@ fn machine(ticks: i64) -> String {
 
 fn config() -> Config {
     let env: [(String, String); 0] = [];
-    Config::load(Sources { file: None, env, sets: &[] }).unwrap().config
+    Config::load(Sources { file: None, env, sets: &["attribution.idle=ratio".to_owned()] }).unwrap().config
 }
 
 fn written(dir: &Path, name: &str, text: &str) -> PathBuf {

@@ -15,6 +15,8 @@ use crate::unit::CpuTime;
 pub struct CpuTimes {
     /// idle + iowait + steal of all CPUs.
     pub at_rest: CpuTime,
+    /// steal alone: the hypervisor gave the CPU to somebody else.
+    pub stolen: CpuTime,
     /// All columns together.
     pub all: CpuTime,
     /// CPUs online (0: the file lists none singly).
@@ -46,9 +48,9 @@ impl CpuTimes {
             }
             let at_rest = columns[3].saturating_add(columns[4]).saturating_add(columns[7]);
             let all = columns.iter().fold(0_u64, |sum, column| sum.saturating_add(*column));
-            times = Some((CpuTime::from_ticks(at_rest), CpuTime::from_ticks(all)));
+            times = Some([at_rest, columns[7], all].map(CpuTime::from_ticks));
         }
-        times.map(|(at_rest, all)| Self { at_rest, all, online })
+        times.map(|[at_rest, stolen, all]| Self { at_rest, stolen, all, online })
     }
 
     /// Busy time since `before` and the time that the CPUs had, for an interval that was `awake` long.

@@ -7,6 +7,7 @@ use crate::activity::Usage;
 use crate::attribute::cpu::Split;
 use crate::attribute::curve::Curve;
 use crate::attribute::frozen::Frozen;
+use crate::attribute::learner::{Estimate, Learner};
 use crate::clock::Timestamp;
 use crate::export::{Refused, Totals, ZoneBook};
 use crate::meter::energy::{self, Delta};
@@ -41,6 +42,12 @@ pub struct Account {
     pub curve: Curve,
     traced: bool,
     frozen: Frozen,
+    /// What it draws at rest: as it is learned, and as it was calibrated.
+    pub learner: Learner,
+    /// See above.
+    pub calibrated: Option<Estimate>,
+    /// The least mean power of an interval.
+    pub least: Microwatts,
     last: Option<(Timestamp, Value)>,
     lost: bool,
 }
@@ -79,6 +86,7 @@ impl Account {
             unattributed: Microjoules::ZERO,
             total: Totals::default(),
             power: Microwatts::ZERO,
+            at_rest: None,
             refused: Refused::default(),
         };
         Self {
@@ -93,6 +101,9 @@ impl Account {
             curve: Curve::default(),
             traced: false,
             frozen: Frozen::default(),
+            learner: Learner::default(),
+            calibrated: None,
+            least: Microwatts(u64::MAX),
             last: None,
             lost: false,
         }
@@ -128,6 +139,13 @@ impl Account {
         self.last = None;
         self.lost = false;
         self.late.clear();
+    }
+
+    /// Its id means another sensor now: nothing that was learned of it holds.
+    pub fn unlearn(&mut self) {
+        self.learner = Learner::default();
+        self.calibrated = None;
+        self.least = Microwatts(u64::MAX);
     }
 
     /// Nothing is known of the time since the last reading: the next one is a baseline, and the gap is counted.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::Agent;
+use crate::cli::state::{Keeper, warn_of_refused};
 use crate::cli::{live, print_line};
 use crate::clock;
 use crate::config::Config;
@@ -26,7 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A machine whose roots cannot be opened.
 pub fn discover(config: Config, json: bool) -> anyhow::Result<()> {
     let host = live(&config)?;
+    let keeper = Keeper::of(&config, &host);
     let mut agent = Agent::new(host, config, clock::now());
+    if let Some(keeper) = &keeper {
+        keeper.load(&mut agent);
+    }
     let start = clock::now();
     agent.step(start);
     // Twice, so that powers and what was refused can be shown; and until those that are asked elsewhere have answered.
@@ -38,6 +43,7 @@ pub fn discover(config: Config, json: bool) -> anyhow::Result<()> {
             break;
         }
     }
+    warn_of_refused(&mut agent);
     print_line(report(&agent, json).trim_end())
 }
 
@@ -65,8 +71,8 @@ fn as_table(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook
     let width = rows.iter().map(|(depth, book)| shown(*depth, book).chars().count()).max().unwrap_or(4).max(4);
     let _ = writeln!(
         text,
-        "\n{:<width$} {:<8} {:<12} {:<9} {:<11} {:>10} WHY",
-        "ZONE", "DOMAIN", "ROLE", "QUALITY", "STATE", "WATTS"
+        "\n{:<width$} {:<8} {:<12} {:<9} {:<11} {:>10} {:<26} WHY",
+        "ZONE", "DOMAIN", "ROLE", "QUALITY", "STATE", "WATTS", "AT REST"
     );
     for (depth, book) in rows {
         let zone = &book.zone;
@@ -75,9 +81,10 @@ fn as_table(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook
         let refused = refused(book).map_or_else(String::new, |refused| format!(" (refused: {refused})"));
         let _ = writeln!(
             text,
-            "{:<width$} {domain:<8} {role:<12} {quality:<9} {:<11} {watts:>10} {}{refused}",
+            "{:<width$} {domain:<8} {role:<12} {quality:<9} {:<11} {watts:>10} {:<26} {}{refused}",
             shown(depth, book),
             book.state.as_str(),
+            at_rest(book),
             printable(&zone.why)
         );
     }
@@ -106,6 +113,12 @@ fn tree(zones: &[ZoneBook]) -> Vec<(usize, &ZoneBook)> {
 fn watts(book: &ZoneBook) -> Option<f64> {
     let once = book.zone.sensor == Sensor::Gauge && matches!(book.state, State::First | State::Pending);
     (book.measured.is_some() || once && book.power > Microwatts::ZERO).then(|| book.power.watts())
+}
+
+/// What it is taken to draw at rest, one standard deviation of that, and where it comes from.
+fn at_rest(book: &ZoneBook) -> String {
+    let Some(found) = book.at_rest else { return "-".into() };
+    format!("{:.1} ± {:.1} W {}", found.watts, found.error, found.source.as_str())
 }
 
 /// How often readings of a zone were refused, and why.
@@ -151,6 +164,8 @@ fn as_json(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook]
                 "quality": zone.quality.as_str(), "state": book.state.as_str(), "parent": zone.parent,
                 "path": zone.path, "power_max_w": zone.power_max.watts(), "name": zone.name, "meter": zone.source,
                 "power_w": watts(book), "refused": refused,
+                "idle_w": book.at_rest.map(|found| found.watts), "idle_error_w": book.at_rest.map(|found| found.error),
+                "idle_source": book.at_rest.map(|found| found.source.as_str()),
             })
         })
         .collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Agent;
+use crate::cli::state::{Keeper, warn_of_refused};
 use crate::cli::{check_zones, live, names, print_line};
 use crate::clock;
 use crate::config::Config;
@@ -19,7 +20,11 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
     let named = config.clone();
     let host = live(&config)?;
     let enrichers = names(&host, &config, &mut || false);
+    let keeper = Keeper::of(&config, &host);
     let mut agent = Agent::new(host, config, clock::now());
+    if let Some(keeper) = &keeper {
+        keeper.load(&mut agent);
+    }
     for enricher in enrichers {
         agent.add_enricher(enricher);
     }
@@ -38,6 +43,7 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
             print_line(&line)?;
         }
     }
+    warn_of_refused(&mut agent);
     for (_, name, trouble) in agent.troubles() {
         telemetry::warn(&format!("{name}: {trouble}"));
     }

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::agent::Agent;
 use crate::cli::signals::{SAME_SIGNAL, Signals, count, twice};
+use crate::cli::state::{Keeper, warn_of_refused};
 use crate::cli::{UsageError, check_zones, discover, live, names, watch};
 use crate::clock::{self, Timestamp};
 use crate::config::Config;
@@ -33,6 +34,8 @@ use crate::telemetry::{self, Stats, Telemetry};
 const LOCK_PATIENCE: Duration = Duration::from_secs(6);
 /// A meter whose trouble keeps changing is not heard more often than this.
 const QUIET: Duration = Duration::from_secs(60);
+/// How much of what was learned a crash may cost.
+const SAVE_EVERY: Duration = Duration::from_secs(300);
 /// Snapshots that wait for a slow terminal; beyond that it misses some.
 const WAITING_MAX: usize = 64;
 
@@ -41,7 +44,7 @@ const WAITING_MAX: usize = 64;
 /// # Errors
 /// A machine whose roots cannot be opened, or settings that cannot work.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    let Some(Prepared { runtime, mut signals, _lock, host, enrichers, node }) = prepare(config)? else { return Ok(()) };
+    let Some(Prepared { runtime, mut signals, lock, host, enrichers, node }) = prepare(config)? else { return Ok(()) };
     let stats = Arc::new(Stats::default());
     let exporter = {
         let _inside = runtime.enter();
@@ -49,7 +52,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let otlp = settings.enabled.then(|| Otlp::new(settings, &config.processes, &node, Arc::clone(&stats)));
         otlp.transpose().map_err(|error| UsageError(error.to_string()))?
     };
+    // Without the lock the directory is somebody else's, or cannot be used.
+    let keeper = Keeper::of(config, &host).filter(|_| lock.is_some());
     let mut agent = Agent::new(host, config.clone(), clock::now());
+    if let Some(keeper) = &keeper {
+        keeper.load(&mut agent);
+    }
     for enricher in enrichers {
         agent.add_enricher(enricher);
     }
@@ -63,7 +71,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let checked = watch::start(config, &stats);
     let (finished, ticked) = tokio::sync::oneshot::channel::<()>();
     let sampler =
-        Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, checked, stopped, finished };
+        Sampler { agent, config: config.clone(), stats: Arc::clone(&stats), shown, checked, stopped, finished, keeper };
     let sampler = std::thread::Builder::new().name("sampler".into()).spawn(move || sampler.run(start));
     let sampler = sampler.context("cannot start the sampling thread")?;
     let inside = runtime.enter();
@@ -113,7 +121,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 struct Prepared {
     runtime: Runtime,
     signals: Signals,
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
     host: Host,
     enrichers: Vec<Box<dyn Enricher>>,
     node: NodeResource,
@@ -138,7 +146,7 @@ fn prepare(config: &Config) -> anyhow::Result<Option<Prepared>> {
     }
     let node = NodeResource { attributes: enrich::host::attributes(&host, config) };
     let node = node.with(&enrich::node(&enrichers));
-    Ok(Some(Prepared { runtime, signals, _lock: lock, host, enrichers, node }))
+    Ok(Some(Prepared { runtime, signals, lock, host, enrichers, node }))
 }
 
 /// What became of the lock.
@@ -189,6 +197,7 @@ struct Sampler {
     stopped: Receiver<()>,
     /// Dropped after the last tick.
     finished: tokio::sync::oneshot::Sender<()>,
+    keeper: Option<Keeper>,
 }
 
 impl Sampler {
@@ -197,6 +206,7 @@ impl Sampler {
         let mut due = start.boot;
         let mut states = states(&self.agent.snapshot());
         let mut troubles = Troubles::default();
+        let mut saved = start.boot;
         loop {
             due += interval;
             let now = clock::now().boot;
@@ -212,6 +222,13 @@ impl Sampler {
             let snapshot = self.agent.snapshot();
             self.report(&snapshot, &mut states);
             troubles.report(&self.agent, began);
+            warn_of_refused(&mut self.agent);
+            if last || began.boot.saturating_sub(saved) >= SAVE_EVERY {
+                saved = began.boot;
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.save(&self.agent);
+                }
+            }
             for reader in [&self.checked, &self.shown].into_iter().flatten() {
                 let _ = reader.try_send(Arc::clone(&snapshot));
             }

@@ -229,14 +229,17 @@ pub(super) const KEYS: &[Key] = &[
         }),
         ..key(
             "attribution.idle",
-            "ratio, none, or watts by zone such as {\"rapl:package-0\": 12.5}",
-            "ratio",
-            "What part of a zone's energy is idle: the idle share of CPU time (ratio), nothing (none), or what the zone \
-             draws at rest, in watts. Zones that are not named use ratio; `wattribute discover` lists the zones.",
+            "learned, ratio, none, or watts by zone such as {\"rapl:package-0\": 12.5}",
+            "learned",
+            "What part of a zone's energy is idle: what it is seen to draw at rest (learned), the idle share of CPU time \
+             (ratio), nothing (none), or watts that you have measured. Zones that are not named are learned; \
+             `wattribute discover` lists the zones.",
             |config, text| {
-                let idle = word(text, &[("ratio", false), ("none", true)]);
+                let words: [(&str, &Idle); 3] =
+                    [("learned", &Idle::Learned), ("ratio", &Idle::Ratio), ("none", &Idle::None)];
+                let idle = word(text, &words);
                 let idle = idle.map_err(|wrong| wrong.replace("ratio or none", "ratio, none or watts by zone"))?;
-                config.attribution.idle = if idle { Idle::None } else { Idle::Ratio };
+                config.attribution.idle = idle.clone();
                 Ok(())
             },
         )

@@ -435,7 +435,7 @@ fn bad_values_say_what_is_expected() {
             ("host: {proc: \"a\\0\"}", "config.yaml:1: host.proc: expected a path, found 'a\\0'"),
             (
                 "attribution: {idle: 5}",
-                "config.yaml:1: attribution.idle: expected ratio, none or watts by zone, found '5'",
+                "config.yaml:1: attribution.idle: expected learned, ratio, none or watts by zone, found '5'",
             ),
             (
                 "attribution:\n  idle:\n    rapl:package-0: -1\n",
@@ -546,7 +546,7 @@ fn idle_watts_by_zone() {
     ] {
         assert_eq!(from_file(text).unwrap().attribution.idle, zones);
     }
-    assert_eq!(from_file("attribution: {idle: {}}").unwrap().attribution.idle, Idle::Ratio);
+    assert_eq!(from_file("attribution: {idle: {}}").unwrap().attribution.idle, Idle::Learned);
     let sets = ["attribution.idle.rapl:package-0=12.5", "attribution.idle.rapl:package-1/dram=0"];
     assert_eq!(from_sets(&sets).unwrap().attribution.idle, zones);
     let later = from_sets(&["attribution.idle.a=1", "attribution.idle=none"]).unwrap();

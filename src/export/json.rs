@@ -80,6 +80,13 @@ struct ZoneLine<'a> {
     attributed_uj: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unattributed_uj: Option<u64>,
+    /// What it is taken to draw at rest, one standard deviation of that, and where it comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_w: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_error_w: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_source: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -259,7 +266,15 @@ fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
         idle_uj: primary(sums.idle),
         attributed_uj: primary(sums.attributed),
         unattributed_uj: primary(sums.unattributed),
+        idle_w: book.at_rest.map(|found| milliwatts(found.watts)),
+        idle_error_w: book.at_rest.map(|found| milliwatts(found.error)),
+        idle_source: book.at_rest.map(|found| found.source.as_str()),
     }
+}
+
+/// Watts to the milliwatt: more is not known.
+fn milliwatts(watts: f64) -> f64 {
+    (watts * 1000.0).round() / 1000.0
 }
 
 fn attributes(identity: &Identity) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {

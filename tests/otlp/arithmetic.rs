@@ -200,6 +200,28 @@ fn an_ended_workload_is_final_once_and_then_over() {
 }
 
 #[test]
+fn what_a_zone_draws_at_rest_is_a_series_for_each_source() {
+    use wattribute::attribute::learner::{Estimate, Source};
+    let mut world = World::new(vec![package("rapl:package-0")]);
+    let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::Off, 0));
+    let power = "wattribute.idle.power";
+    world.rest(0, 30_000_000, 0);
+    none(&push(&mut encoder, &mut world), power, |_| true);
+    for (source, watts) in [(Source::Prior, 20.0), (Source::Learned, 31.5), (Source::Learned, 32.0)] {
+        world.rest(0, 30_000_000, 0);
+        world.snapshot.zones[0].at_rest = Some(Estimate { watts, error: watts / 10.0, source });
+        let found = push(&mut encoder, &mut world);
+        let of = |p: &Point| p.get(attr::IDLE_SOURCE) == source.as_str();
+        let point = one(&found, power, of);
+        assert!(point.gauge && point.value == Some(watts), "{point:?}");
+        assert_eq!((point.get("hw.id"), point.get("hw.type")), ("rapl:package-0", "cpu"));
+        assert_eq!(one(&found, "wattribute.idle.error", of).value, Some(watts / 10.0));
+    }
+    let found = push(&mut encoder, &mut world);
+    assert_eq!(found.iter().filter(|p| p.metric == power).count(), 1, "the prior's series is over: {found:#?}");
+}
+
+#[test]
 fn a_service_that_is_restarted_is_never_said_to_be_over() {
     let mut world = World::new(vec![package("rapl:package-0")]);
     let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::Off, 0));

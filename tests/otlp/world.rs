@@ -85,6 +85,7 @@ impl World {
             unattributed: Microjoules::ZERO,
             total: Totals::default(),
             power: Microwatts::ZERO,
+            at_rest: None,
             refused: Refused::default(),
         });
     }

@@ -28,6 +28,10 @@ pub enum Source {
     Idle,
     /// What a zone's energy was booked to nobody.
     Unattributed,
+    /// What a zone is taken to draw at rest.
+    AtRest,
+    /// How well that is known.
+    AtRestError,
     /// The workload itself.
     Own,
     /// Its processes without a series of their own.
@@ -38,8 +42,10 @@ pub enum Source {
 
 impl Source {
     /// The counter and the gauge of this source on an entity of `kind`.
-    const fn metrics(self, kind: Kind) -> (&'static Metric, Option<&'static Metric>) {
-        match self {
+    const fn metrics(self, kind: Kind) -> (Option<&'static Metric>, Option<&'static Metric>) {
+        let (counter, gauge) = match self {
+            Self::AtRest => return (None, Some(metric::IDLE_POWER)),
+            Self::AtRestError => return (None, Some(metric::IDLE_ERROR)),
             Self::Part => (metric::HW_ENERGY, Some(metric::HW_POWER)),
             Self::Host => (metric::HW_HOST_ENERGY, Some(metric::HW_HOST_POWER)),
             Self::Meter => (metric::METER_ENERGY, Some(metric::METER_POWER)),
@@ -57,7 +63,8 @@ impl Source {
                 Kind::Process => (metric::PROCESS_ENERGY, Some(metric::PROCESS_POWER)),
                 Kind::Node => (metric::NODE_ENERGY, None),
             },
-        }
+        };
+        (Some(counter), gauge)
     }
 }
 
@@ -70,6 +77,8 @@ pub struct Series {
     pub z: usize,
     /// What of it.
     pub source: Source,
+    /// A word that is an attribute of its points, for those sources that have one.
+    pub note: &'static str,
     /// The sum since `start`.
     pub total: Microjoules,
     /// Start of the sum, ns since 1970.
@@ -182,6 +191,7 @@ impl Entity {
                 zone: Arc::clone(zone),
                 z,
                 source,
+                note: "",
                 total: Microjoules::ZERO,
                 start,
                 acked: Microjoules::ZERO,
@@ -199,12 +209,19 @@ impl Entity {
         series.watts = watts;
     }
 
-    /// Takes out the series of zone number `z` as an entity of their own.
+    /// Gives the series of `source` for zone number `z` its word.
+    pub fn note(&mut self, z: usize, source: Source, note: &'static str) {
+        for series in self.series.iter_mut().filter(|series| series.z == z && series.source == source) {
+            series.note = note;
+            self.stale = true;
+        }
+    }
+
+    /// Takes out the series of zone number `z` that `wanted` names, as an entity of their own.
     #[must_use]
-    pub fn split(&mut self, z: usize) -> Self {
+    pub fn split(&mut self, z: usize, wanted: impl Fn(Source) -> bool) -> Self {
         let mut gone = self.memory();
-        let leaves =
-            |series: &Series| series.z == z && !matches!(series.source, Source::Own | Source::Other | Source::Exited);
+        let leaves = |series: &Series| series.z == z && wanted(series.source);
         gone.series.retain(leaves);
         self.series.retain(|series| !leaves(series));
         self.stale = true;
@@ -303,7 +320,7 @@ impl Entity {
 
     fn metric(&self, series: &Series, gauge: bool) -> Option<&'static Metric> {
         let (counter, power) = series.source.metrics(self.kind.unwrap_or(Kind::Node));
-        if gauge { power.filter(|_| self.gauges && series.watts.is_some()) } else { Some(counter) }
+        if gauge { power.filter(|_| self.gauges && series.watts.is_some()) } else { counter }
     }
 
     fn write_metric(
@@ -343,6 +360,7 @@ impl Entity {
             }
             Source::Active => out.attribute(7, attr::ENERGY_STATE, word::ACTIVE),
             Source::Idle => out.attribute(7, attr::ENERGY_STATE, word::IDLE),
+            Source::AtRest | Source::AtRestError => out.attribute(7, attr::IDLE_SOURCE, series.note),
             Source::Host | Source::Unattributed => {}
             Source::Own | Source::Other | Source::Exited => self.write_workload(series.source, out),
         }

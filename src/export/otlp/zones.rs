@@ -10,6 +10,7 @@ use super::attributes::Rendered;
 use super::ended::{Queue, Why};
 use super::labels::Labels;
 use super::tree::{Entity, Source};
+use crate::attribute::learner::Estimate;
 use crate::export::{Snapshot, Totals, ZoneBook};
 use crate::meter::{Domain, Role, State, Zone};
 use crate::unit::Microjoules;
@@ -33,6 +34,7 @@ pub struct ZoneState {
     last: Totals,
     came: Totals,
     watts: Option<f64>,
+    at_rest: Option<Estimate>,
 }
 
 /// Whether `zone` measures the whole machine.
@@ -48,6 +50,10 @@ fn whole(zone: &Zone) -> bool {
 fn same(a: &Zone, b: &Zone) -> bool {
     let words = |zone: &Zone| (zone.role, zone.quality, zone.domain, zone.source);
     words(a) == words(b) && a.id == b.id && a.name == b.name && a.parent == b.parent
+}
+
+fn of_zones(source: Source) -> bool {
+    !matches!(source, Source::Own | Source::Other | Source::Exited)
 }
 
 fn given(book: &ZoneBook) -> bool {
@@ -114,7 +120,14 @@ impl Zones {
     pub fn grow(&mut self, snapshot: &Snapshot) {
         for book in snapshot.zones.iter().skip(self.states.len()) {
             let (last, came) = (Totals::default(), Totals::default());
-            self.states.push(ZoneState { zone: Arc::clone(&book.zone), present: false, last, came, watts: None });
+            self.states.push(ZoneState {
+                zone: Arc::clone(&book.zone),
+                present: false,
+                last,
+                came,
+                watts: None,
+                at_rest: None,
+            });
         }
     }
 
@@ -132,6 +145,8 @@ impl Zones {
                 Source::Active => (state.came.attributed, None),
                 Source::Idle => (state.came.idle, None),
                 Source::Unattributed => (state.came.unattributed, None),
+                Source::AtRest => (Microjoules::ZERO, state.at_rest.map(|found| found.watts)),
+                Source::AtRestError => (Microjoules::ZERO, state.at_rest.map(|found| found.error)),
                 Source::Own | Source::Other | Source::Exited => continue,
             };
             self.entity.book(index, energy, watts);
@@ -157,7 +172,7 @@ impl Zones {
                 // what came before it was booked is in nobody's books
                 state.came.measured = came.idle + came.attributed + came.unattributed;
             }
-            ended.push(self.entity.split(z), labels.before, Why::Replaced { hidden: false });
+            ended.push(self.entity.split(z, of_zones), labels.before, Why::Replaced { hidden: false });
             start = labels.before;
         }
         let Some(state) = self.states.get_mut(z) else { return false };
@@ -167,7 +182,28 @@ impl Zones {
         if state.present && (appeared || other) {
             self.ensure(z, start);
         }
+        self.follow_rest(z, book, labels, ended);
         appeared || other
+    }
+
+    /// A power at rest that comes from elsewhere is another series.
+    fn follow_rest(&mut self, z: usize, book: &ZoneBook, labels: &Labels, ended: &mut Queue) {
+        const SOURCES: [Source; 2] = [Source::AtRest, Source::AtRestError];
+        let Some(state) = self.states.get_mut(z).filter(|state| state.present) else { return };
+        let before = std::mem::replace(&mut state.at_rest, book.at_rest);
+        let zone = Arc::clone(&state.zone);
+        let source = |found: Option<Estimate>| found.map(|found| found.source);
+        if before.is_some() && source(before) != source(book.at_rest) {
+            let gone = self.entity.split(z, |source| SOURCES.contains(&source));
+            ended.push(gone, labels.before, Why::Replaced { hidden: false });
+        }
+        let Some(found) = book.at_rest else { return };
+        for source in SOURCES {
+            if self.entity.find(z, source).is_none() {
+                self.entity.ensure(z, &zone, source, labels.before);
+                self.entity.note(z, source, found.source.as_str());
+            }
+        }
     }
 
     /// A zone leaves the sum: what was booked up to now belongs to the series that end.
@@ -183,7 +219,7 @@ impl Zones {
                 Source::Active => came.attributed,
                 Source::Idle => came.idle,
                 Source::Unattributed => came.unattributed,
-                Source::Own | Source::Other | Source::Exited => continue,
+                Source::AtRest | Source::AtRestError | Source::Own | Source::Other | Source::Exited => continue,
             };
             let watts = series.watts;
             self.entity.book(index, energy, watts);

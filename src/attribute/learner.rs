@@ -1,0 +1,459 @@
+//! What a zone draws at rest, learned while it works.
+//!
+//! Idle power decides more than any weight how much of a meter's energy is anybody's: the share of time that CPUs were
+//! idle makes it vanish at full load, the lowest power seen doubles it on a machine that is never quiet. So power is
+//! kept by how busy the CPUs were, in [`BINS`] bins, and a line `a + c·s(u)` is fitted for each of four shapes `s` of a
+//! machine's curve, with the usual ratio of idle to full power as a prior. `a`, averaged over the shapes by how well
+//! they fit, is the power at rest. Where intervals with (nearly) nothing to do were seen, their median is, instead.
+//!
+//! What is learned is the power at the lowest activity that the model can tell: on a node that is never quiet, what it
+//! takes to keep the sockets awake is part of it. Watts and shares of time are plain `f32`/`f64` here; the ledger turns
+//! the result into whole microjoules.
+
+use std::time::Duration;
+
+use crate::meter::Domain;
+
+/// Bins of utilisation: the first is 0 to 2.5 %.
+pub const BINS: usize = 40;
+/// The mean of a bin follows its newest samples.
+const COUNT_MAX: f32 = 20.0;
+/// What was seen longer ago than this counts a third.
+const MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// Below this share of CPU time nothing but the system's own upkeep runs.
+const QUIET: f64 = 0.015;
+/// So many quiet intervals have a median,
+const QUIET_MIN: usize = 3;
+/// and no more are kept.
+const QUIET_MAX: usize = 32;
+/// So many intervals make an estimate more than the prior.
+const LEARNED_MIN: u32 = 20;
+/// The fit trusts all samples together as much as so many with an error of [`SIGMA`].
+const WEIGHT: f64 = 8.0;
+/// How far curves of real machines are from the shapes, as a share of the mean power.
+const SIGMA: f64 = 0.04;
+/// How far the ratio of idle to active power of a machine is from the prior's.
+const PRIOR_SD: f64 = 0.5;
+/// At least this share of the mean power is drawn at rest.
+const SHARE_MIN: f64 = 0.02;
+/// The step of the running percentile, as a share of the mean power, and the percentile.
+const STEP: f64 = 0.02;
+const PERCENTILE: f64 = 0.01;
+
+/// What is known of a zone before it was ever read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prior {
+    /// Idle over full power.
+    pub ratio: f64,
+    /// The shape of the curve between idle (0) and full power (1), at 0, 10, … 100 % of load.
+    pub shape: [f64; 11],
+}
+
+/// The median of 301 published results of servers since 2017 (`SPECpower_ssj2008`), all generations together.
+const USUAL_SHAPE: [f64; 11] = [0.0, 0.1741, 0.2406, 0.3047, 0.3688, 0.4381, 0.5184, 0.6113, 0.7239, 0.8651, 1.0];
+
+impl Prior {
+    /// Of a zone of `domain`, on a machine whose processor's generation has this idle over full power and this shape of
+    /// curve, where that is known.
+    #[must_use]
+    pub fn of(domain: Domain, generation: Option<(f64, [f64; 11])>) -> Self {
+        let ratio = match (domain, generation) {
+            // Memory refreshes and fans turn whether anything happens or not.
+            (Domain::Dram | Domain::Rest, _) => 0.5,
+            (_, Some((ratio, _))) => ratio,
+            (Domain::Package | Domain::Soc | Domain::Module, None) => 0.2,
+            (_, None) => 0.22,
+        };
+        Self { ratio, shape: generation.map_or(USUAL_SHAPE, |(_, shape)| shape) }
+    }
+}
+
+/// Where a power at rest comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The user has said it.
+    Configured,
+    /// `wattribute calibrate` has measured it.
+    Calibrated,
+    /// There were quiet intervals.
+    Observed,
+    /// From the curve.
+    Learned,
+    /// Too little has been seen: what such zones usually draw.
+    Prior,
+}
+
+impl Source {
+    /// The word in JSON and in attributes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::Calibrated => "calibrated",
+            Self::Observed => "observed",
+            Self::Learned => "learned",
+            Self::Prior => "prior",
+        }
+    }
+}
+
+/// A power at rest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// W.
+    pub watts: f64,
+    /// One standard deviation, W.
+    pub error: f64,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// The samples of one bin.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Bin {
+    /// How many, when the last came.
+    pub count: f32,
+    /// Mean utilisation, 0 to 1.
+    pub load: f32,
+    /// Mean power, W.
+    pub watts: f32,
+    /// When the last came, s since boot.
+    pub at: u32,
+}
+
+/// The learner of one zone: 0.8 kB.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learner {
+    bins: [Bin; BINS],
+    quiet: [f32; QUIET_MAX],
+    quiet_count: u32,
+    /// The running first percentile of power.
+    floor: f32,
+    samples: u32,
+}
+
+impl Default for Learner {
+    fn default() -> Self {
+        Self { bins: [Bin::default(); BINS], quiet: [0.0; QUIET_MAX], quiet_count: 0, floor: f32::INFINITY, samples: 0 }
+    }
+}
+
+impl Learner {
+    /// Takes one interval in, which ended at `at` since boot: the CPUs were busy for the share `load` of their time, and
+    /// the zone drew `watts`.
+    pub fn observe(&mut self, at: Duration, load: f64, watts: f64) {
+        if !(load.is_finite() && watts.is_finite() && watts >= 0.0) {
+            return;
+        }
+        let load = load.clamp(0.0, 1.0);
+        let now = u32::try_from(at.as_secs()).unwrap_or(u32::MAX);
+        if let Some(bin) = self.bins.get_mut(bin_of(load)) {
+            let kept = (bin.count * decay(now, bin.at)).min(COUNT_MAX - 1.0);
+            bin.count = kept + 1.0;
+            bin.load += (single(load) - bin.load) / bin.count;
+            bin.watts += (single(watts) - bin.watts) / bin.count;
+            bin.at = now;
+        }
+        if load < QUIET
+            && let Some(place) = self.quiet.get_mut(self.quiet_count as usize % QUIET_MAX)
+        {
+            *place = single(watts);
+            self.quiet_count = self.quiet_count.wrapping_add(1).max(1);
+        }
+        self.follow_floor(watts);
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    /// A percentile that needs no memory: it sinks often by little and rises seldom by much, in balance at its place.
+    fn follow_floor(&mut self, watts: f64) {
+        let floor = f64::from(self.floor);
+        self.floor = single(if !floor.is_finite() || self.samples < LEARNED_MIN {
+            floor.min(watts)
+        } else if watts < floor {
+            floor - (STEP * watts * (1.0 - PERCENTILE)).min(floor - watts)
+        } else {
+            floor + (STEP * watts * PERCENTILE).min(watts - floor)
+        });
+    }
+
+    /// How many intervals it has seen.
+    #[must_use]
+    pub fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// The power at rest at `now` since boot; none before the first interval.
+    #[must_use]
+    pub fn estimate(&self, now: Duration, prior: &Prior) -> Option<Estimate> {
+        self.observed().or_else(|| self.fitted(now, prior))
+    }
+
+    /// The median of the quiet intervals, and how far three quarters of them are from it.
+    fn observed(&self) -> Option<Estimate> {
+        let count = (self.quiet_count as usize).min(QUIET_MAX);
+        if count < QUIET_MIN {
+            return None;
+        }
+        let mut sorted = self.quiet;
+        let sorted = sorted.get_mut(..count)?;
+        sorted.sort_unstable_by(f32::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().map_or(0.0, f64::from);
+        let median = f64::midpoint(at(count / 2), at((count - 1) / 2));
+        // Half of a normal distribution is within 0.674 standard deviations.
+        let error = (at(count * 3 / 4) - at(count / 4)) / 2.0 / 0.674;
+        Some(Estimate { watts: median, error, source: Source::Observed })
+    }
+
+    fn fitted(&self, now: Duration, prior: &Prior) -> Option<Estimate> {
+        let points = Points::new(&self.bins, now)?;
+        let fits: [Fit; 4] = std::array::from_fn(|shape| points.fit(|load| curve(shape, load, prior), prior.ratio));
+        let best = fits.iter().map(|fit| fit.cost).fold(f64::INFINITY, f64::min);
+        let chance = |fit: &Fit| ((best - fit.cost) / 2.0).exp();
+        let sum: f64 = fits.iter().map(chance).sum();
+        let mean: f64 = fits.iter().map(|fit| chance(fit) * fit.idle).sum::<f64>() / sum;
+        let spread: f64 = fits.iter().map(|fit| chance(fit) * ((fit.idle - mean).powi(2) + fit.variance)).sum();
+        let watts = mean.max(SHARE_MIN * points.mean).min(f64::from(self.floor));
+        let source = if self.samples < LEARNED_MIN { Source::Prior } else { Source::Learned };
+        Some(Estimate { watts, error: (spread / sum).sqrt(), source })
+    }
+
+    /// What is to be kept: the bins that hold anything, the quiet intervals, and the floor.
+    #[must_use]
+    pub fn parts(&self) -> (&[Bin], &[f32], f32, u32) {
+        let count = (self.quiet_count as usize).min(QUIET_MAX);
+        (&self.bins, self.quiet.get(..count).unwrap_or_default(), self.floor, self.samples)
+    }
+
+    /// A learner from what was kept; none if that cannot have come from one.
+    #[must_use]
+    pub fn from_parts(bins: &[Bin], quiet: &[f32], floor: f32, samples: u32) -> Option<Self> {
+        let power = |watts: f32| watts.is_finite() && watts >= 0.0;
+        let mut learner = Self { floor, samples, ..Self::default() };
+        for bin in bins.iter().filter(|bin| bin.count != 0.0) {
+            let sound =
+                power(bin.watts) && bin.count > 0.0 && bin.count <= COUNT_MAX && (0.0..=1.0).contains(&bin.load);
+            *learner.bins.get_mut(bin_of(f64::from(bin.load))).filter(|place| sound && place.count == 0.0)? = *bin;
+        }
+        let places = learner.quiet.get_mut(..quiet.len())?;
+        places.copy_from_slice(quiet);
+        learner.quiet_count = u32::try_from(quiet.len()).ok()?;
+        let sound = quiet.iter().all(|watts| power(*watts)) && power(floor) && samples > 0;
+        sound.then_some(learner)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most 40
+fn bin_of(load: f64) -> usize {
+    ((load * 40.0) as usize).min(BINS - 1)
+}
+
+#[allow(clippy::cast_possible_truncation)] // seven digits are more than a meter has
+fn single(value: f64) -> f32 {
+    value as f32
+}
+
+fn decay(now: u32, then: u32) -> f32 {
+    single((-f64::from(now.saturating_sub(then)) / MEMORY.as_secs_f64()).exp())
+}
+
+/// The shapes of curves: straight; a knee at 10 % as of machines with deep sleep states; logarithmic; the generation's.
+fn curve(shape: usize, load: f64, prior: &Prior) -> f64 {
+    match shape {
+        0 => load,
+        1 if load < 0.1 => 2.2 * load,
+        1 if load < 0.5 => 0.22 + 1.2 * (load - 0.1),
+        1 => 0.70 + 0.6 * (load - 0.5),
+        2 => (20.0 * load).ln_1p() / 21.0_f64.ln(),
+        _ => interpolate(&prior.shape, load),
+    }
+}
+
+/// The value at `load` (0 to 1) of a curve that is known at equal steps.
+#[must_use]
+pub fn interpolate(curve: &[f64; 11], load: f64) -> f64 {
+    let at = load.clamp(0.0, 1.0) * 10.0;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 10
+    let first = (at as usize).min(9);
+    let (low, high) = (curve.get(first).copied().unwrap_or(0.0), curve.get(first + 1).copied().unwrap_or(1.0));
+    low + (high - low) * if first == 9 { at - 9.0 } else { at.fract() }
+}
+
+/// The bins as weighted points.
+struct Points {
+    /// Weight, load, W.
+    points: [(f64, f64, f64); BINS],
+    mean: f64,
+}
+
+/// A fitted curve.
+struct Fit {
+    idle: f64,
+    variance: f64,
+    cost: f64,
+}
+
+impl Points {
+    fn new(bins: &[Bin; BINS], now: Duration) -> Option<Self> {
+        let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        let mut points = [(0.0, 0.0, 0.0); BINS];
+        let (mut sum, mut count, mut energy) = (0.0, 0.0, 0.0);
+        for (point, bin) in points.iter_mut().zip(bins).filter(|(_, bin)| bin.count > 0.0) {
+            let held = f64::from(bin.count * decay(now, bin.at));
+            let (load, watts) = (f64::from(bin.load), f64::from(bin.watts));
+            // A quiet bin says more of rest than a busy one.
+            *point = (held * (1.5 - load), load, watts);
+            sum += point.0;
+            count += held;
+            energy += held * watts;
+        }
+        if sum <= 0.0 || energy <= 0.0 {
+            return None;
+        }
+        for point in &mut points {
+            point.0 *= WEIGHT / sum;
+        }
+        Some(Self { points, mean: energy / count })
+    }
+
+    /// The least-squares line over `shape`, drawn towards an idle power of `ratio` of the full one. As the strength of
+    /// the prior depends on the active power, that is solved for again, four times.
+    fn fit(&self, shape: impl Fn(f64) -> f64, ratio: f64) -> Fit {
+        let variance = (SIGMA * self.mean).powi(2);
+        let (mut w, mut ws, mut wss, mut wp, mut wsp) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let mut shapes = [0.0; BINS];
+        for ((weight, load, watts), s) in self.points.iter().zip(&mut shapes).filter(|(point, _)| point.0 > 0.0) {
+            *s = shape(*load);
+            let weight = weight / variance;
+            w += weight;
+            ws += weight * *s;
+            wss += weight * *s * *s;
+            wp += weight * watts;
+            wsp += weight * *s * watts;
+        }
+        let rho = ratio / (1.0 - ratio);
+        let least = 1e-3 * self.mean;
+        let (mut idle, mut active, mut strength, mut determinant) = (0.0, self.mean * (1.0 - ratio), 0.0, 1.0);
+        for _ in 0..4 {
+            strength = (PRIOR_SD * rho * active).powi(-2);
+            let (aa, ac, cc) = (w + strength, ws - strength * rho, wss + strength * rho * rho);
+            determinant = aa * cc - ac * ac;
+            idle = (wp * cc - wsp * ac) / determinant;
+            active = ((wsp * aa - wp * ac) / determinant).max(least);
+        }
+        let missed = |(point, s): (&(f64, f64, f64), &f64)| point.0 * (point.2 - idle - active * s).powi(2);
+        let misfit: f64 = self.points.iter().zip(&shapes).map(missed).sum();
+        let cost = misfit / variance + strength * (idle - rho * active).powi(2);
+        Fit { idle, variance: (wss + strength * rho * rho) / determinant, cost }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRIOR: Prior = Prior { ratio: 0.2, shape: [0.0, 0.17, 0.24, 0.3, 0.37, 0.44, 0.52, 0.61, 0.72, 0.87, 1.0] };
+
+    fn hours(hours: u64) -> Duration {
+        Duration::from_secs(hours * 3600)
+    }
+
+    /// 30 W at rest, 130 W at full load, along one of the shapes.
+    fn taught(shape: usize, loads: impl Iterator<Item = f64>) -> Learner {
+        let mut learner = Learner::default();
+        for (n, load) in loads.enumerate() {
+            let at = Duration::from_secs(5 * n as u64);
+            learner.observe(at, load, 30.0 + 100.0 * curve(shape, load, &PRIOR));
+        }
+        learner
+    }
+
+    fn sweep(low: f64, high: f64) -> impl Iterator<Item = f64> {
+        (0..240).map(move |n| low + (high - low) * f64::from(n * 77 % 240) / 240.0)
+    }
+
+    #[test]
+    fn rest_is_found_below_the_load_that_was_seen_along_every_shape() {
+        for shape in 0..4 {
+            let found = taught(shape, sweep(0.05, 0.6)).estimate(hours(1), &PRIOR).unwrap();
+            assert_eq!(found.source, Source::Learned);
+            assert!((found.watts - 30.0).abs() < 4.5, "shape {shape}: {found:?}");
+            assert!((found.watts - 30.0).abs() < 2.0 * found.error, "shape {shape}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_load_that_never_changes_leaves_the_prior() {
+        let found = taught(0, sweep(0.5, 0.5)).estimate(hours(1), &PRIOR).unwrap();
+        assert!((20.0..35.0).contains(&found.watts), "80 W at half load: {found:?}");
+        assert!(found.error > 5.0, "and says how little is known: {found:?}");
+    }
+
+    #[test]
+    fn quiet_intervals_beat_the_curve() {
+        let quiet = [0.01, 0.002, 0.012].into_iter();
+        let found = taught(0, sweep(0.3, 0.9).chain(quiet)).estimate(hours(1), &PRIOR).unwrap();
+        assert_eq!(found.source, Source::Observed);
+        assert!((found.watts - 31.0).abs() < 0.1, "their median: {found:?}");
+    }
+
+    #[test]
+    fn few_intervals_are_called_the_prior() {
+        assert_eq!(Learner::default().estimate(hours(0), &PRIOR), None);
+        let found = taught(0, [1.0].into_iter()).estimate(hours(0), &PRIOR).unwrap();
+        assert_eq!(found.source, Source::Prior);
+        assert!((found.watts - 26.0).abs() < 0.1, "a fifth of 130 W: {found:?}");
+    }
+
+    #[test]
+    fn rest_is_never_more_than_nearly_all_that_was_drawn() {
+        let mut learner = Learner::default();
+        for n in 0..2000_u32 {
+            // The busier, the less: no machine, but a sensor may say so.
+            let load = f64::from(n % 20) / 20.0 * 0.5 + 0.5;
+            learner.observe(Duration::from_secs(n.into()), load, 100.0 - 60.0 * load);
+        }
+        let found = learner.estimate(hours(1), &PRIOR).unwrap();
+        assert!(found.watts <= 44.0, "the lowest was 41.5 W: {found:?}");
+    }
+
+    #[test]
+    fn a_machine_that_changes_is_learned_anew_within_days() {
+        let mut learner = taught(0, sweep(0.05, 0.6));
+        for (n, load) in (0..8).flat_map(|_| sweep(0.05, 0.6)).enumerate() {
+            learner.observe(hours(48) + Duration::from_secs(n as u64), load, 60.0 + 200.0 * load);
+        }
+        let found = learner.estimate(hours(49), &PRIOR).unwrap();
+        assert!((found.watts - 60.0).abs() < 9.0, "{found:?}");
+    }
+
+    #[test]
+    fn what_was_kept_goes_on_and_what_cannot_be_is_refused() {
+        let learner = taught(3, sweep(0.0, 0.6));
+        let (bins, quiet, floor, samples) = learner.parts();
+        let again = Learner::from_parts(bins, quiet, floor, samples).unwrap();
+        assert_eq!(again.estimate(hours(1), &PRIOR), learner.estimate(hours(1), &PRIOR));
+        let bad = |change: fn(&mut Bin)| {
+            let mut bins = bins.to_vec();
+            change(&mut bins[3]);
+            Learner::from_parts(&bins, quiet, floor, samples)
+        };
+        assert_eq!(bad(|bin| bin.watts = f32::NAN), None);
+        assert_eq!(bad(|bin| bin.watts = -1.0), None);
+        assert_eq!(bad(|bin| bin.load = 1.5), None);
+        assert_eq!(bad(|bin| bin.load = 0.001), None, "two in one bin");
+        assert_eq!(bad(|bin| bin.count = 21.0), None);
+        assert_eq!(Learner::from_parts(bins, &[f32::INFINITY], floor, samples), None);
+        assert_eq!(Learner::from_parts(bins, &[1.0; 33], floor, samples), None);
+        assert_eq!(Learner::from_parts(bins, quiet, f32::NAN, samples), None);
+    }
+
+    #[test]
+    fn what_is_no_number_teaches_nothing() {
+        let mut learner = Learner::default();
+        for (load, watts) in [(f64::NAN, 1.0), (0.5, f64::NAN), (0.5, -1.0), (f64::INFINITY, 1.0)] {
+            learner.observe(hours(0), load, watts);
+        }
+        assert_eq!(learner.samples(), 0);
+        assert!(std::mem::size_of::<Learner>() <= 1024);
+    }
+}
