@@ -15,14 +15,16 @@ use crate::attribute::Ledger;
 use crate::attribute::memory::Memory;
 use crate::clock::Timestamp;
 use crate::config::{Config, ProcessExport};
-use crate::enrich::{Answer, Enricher};
+use crate::enrich::{self, Answer, Enricher};
 use crate::export::{Snapshot, Subscription, Workload};
 use crate::host::Host;
 use crate::meter::Meter;
+use crate::meter::processor::{self, Generation};
 use crate::meter::set::{MeterSet, Report};
+use crate::semconv::attr;
 use crate::unit::{CpuTime, Microjoules};
-use crate::workload::Kind;
 use crate::workload::table::{Row, Table};
+use crate::workload::{Attribute, Kind};
 
 /// Ended workloads kept for readers that do not take their snapshots; beyond this the oldest are forgotten.
 const ENDED_MAX: usize = 20_000;
@@ -65,12 +67,14 @@ impl Agent {
         }
         let mut meters = MeterSet::new();
         meters.look(&host, &config, now);
+        let mut ledger = Ledger::default();
+        ledger.set_generation(generation(&host));
         Self {
             host,
             config,
             meters,
             activity,
-            ledger: Ledger::default(),
+            ledger,
             table,
             tick: 0,
             baseline: now,
@@ -94,6 +98,10 @@ impl Agent {
     /// Adds a source of names, best before the first step.
     pub fn add_enricher(&mut self, enricher: Box<dyn Enricher>) {
         self.enrichers.push(enricher);
+        // What is known of the machine already counts from the first tick on.
+        if let Some(kind) = value_of(&enrich::node(&self.enrichers), attr::HOST_TYPE) {
+            self.meters.host_type(kind);
+        }
     }
 
     /// A reader's end of the channel of snapshots. An ended workload is kept until every reader has taken a snapshot
@@ -208,6 +216,11 @@ impl Agent {
                 Some(Answer::Soon(names)) => (names, patient),
                 Some(Answer::Unknown) | None => (None, false),
             };
+            if entry.kind() == Kind::Node
+                && let Some(kind) = names.as_ref().and_then(|names| value_of(&names.attributes, attr::HOST_TYPE))
+            {
+                self.meters.host_type(kind);
+            }
             self.table.set_names(row, names.as_ref(), awaited);
         }
     }
@@ -286,6 +299,18 @@ impl Agent {
             }
         }
     }
+}
+
+/// The generation of the machine's processor, where it is recognised and has figures.
+fn generation(host: &Host) -> Option<&'static Generation> {
+    let mut buffer = Vec::new();
+    host.read("proc/cpuinfo", &mut buffer).ok()?;
+    let processor = processor::parse(&buffer)?;
+    processor::by_key(processor::sort(&processor)?.key())
+}
+
+fn value_of<'a>(attributes: &'a [Attribute], key: &str) -> Option<&'a str> {
+    attributes.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
 }
 
 /// Brings the description of one row up to date; replaces it only if it changed, since snapshots share it.

@@ -11,12 +11,13 @@ use std::time::Duration;
 use crate::activity::Usage;
 use crate::attribute::account::{Account, Verdict};
 use crate::attribute::idle::Rule;
-use crate::attribute::learner::Prior;
+use crate::attribute::learner::{Estimate, Prior, Source};
 use crate::attribute::memory::{Kept, Memory, meaning};
 use crate::attribute::rest::Rest;
 use crate::clock::Timestamp;
 use crate::config::Attribution;
 use crate::meter::graph::stands_for_the_machine;
+use crate::meter::processor::Generation;
 use crate::meter::{Domain, Quality, Reading, Role, State, Value, Why, Zone};
 use crate::unit::{CpuTime, Microjoules, Microwatts};
 use crate::workload::table::Table;
@@ -38,8 +39,8 @@ pub struct Ledger {
     rest: Rest,
     /// The tick before.
     before: Timestamp,
-    /// Idle over full power of the processor's generation, and the shape of its curve, where known.
-    generation: Option<(f64, [f64; 11])>,
+    /// The generation of the processor, where known.
+    generation: Option<&'static Generation>,
     /// What was kept of zones that have not been offered yet.
     memory: Memory,
     /// What was kept of zones that are something else now.
@@ -52,7 +53,7 @@ struct Tick<'a> {
     usage: &'a Usage,
     table: &'a Table,
     policy: &'a Attribution,
-    generation: Option<(f64, [f64; 11])>,
+    generation: Option<&'static Generation>,
     /// A card has work: a meter that holds it shows more than the CPUs' load.
     cards_work: bool,
 }
@@ -158,8 +159,8 @@ impl Ledger {
         }
     }
 
-    /// What is known of the processor: idle over full power of its generation, and the shape of its curve.
-    pub fn set_generation(&mut self, generation: Option<(f64, [f64; 11])>) {
+    /// What is known of the processor.
+    pub fn set_generation(&mut self, generation: Option<&'static Generation>) {
         self.generation = generation;
     }
 
@@ -290,6 +291,27 @@ fn divide(
     book.total.unattributed += book.unattributed;
 }
 
+/// What the zone draws at rest, after one more interval of so many watts that ended then.
+fn at_rest(
+    account: &mut Account,
+    tick: Tick<'_>,
+    usage: (CpuTime, CpuTime, CpuTime),
+    (watts, at): (f64, Timestamp),
+) -> Option<Estimate> {
+    if let Some((power, error)) = account.zone.idle {
+        return Some(Estimate { watts: power.watts(), error: error.watts(), source: Source::Prior });
+    }
+    let (busy, capacity, stolen) = usage;
+    // A CPU that somebody else used, and a card, draw power that the CPUs' load does not tell.
+    let foreign = stolen.0 > capacity.0 / 200
+        || tick.cards_work && matches!(account.zone.domain, Domain::Host | Domain::Psys | Domain::Module);
+    if capacity > CpuTime::ZERO && !foreign {
+        account.learner.observe(at.boot, busy.seconds() / capacity.seconds(), watts);
+    }
+    let prior = Prior::of(account.zone.domain, tick.generation);
+    account.calibrated.or_else(|| account.learner.estimate(at.boot, &prior))
+}
+
 /// The idle part of what was measured, by the rule for the zone.
 fn idle_of(
     account: &mut Account,
@@ -297,21 +319,12 @@ fn idle_of(
     tick: Tick<'_>,
 ) -> Microjoules {
     let usage = if account.late.is_empty() { tick.usage } else { &account.late.usage };
-    let (busy, capacity) = (usage.busy, usage.capacity);
+    let (busy, capacity, stolen) = (usage.busy, usage.capacity, usage.stolen);
     account.book.at_rest = match idle::rule(&tick.policy.idle, &account.zone) {
         Rule::None => return Microjoules::ZERO,
         Rule::Ratio => return idle::ratio(energy, busy, capacity),
         Rule::Configured(said) => Some(said),
-        Rule::Learned => {
-            // A CPU that somebody else used, and a card, draw power that the CPUs' load does not tell.
-            let foreign = usage.stolen.0 > capacity.0 / 200
-                || tick.cards_work && matches!(account.zone.domain, Domain::Host | Domain::Psys | Domain::Module);
-            if capacity > CpuTime::ZERO && !foreign {
-                account.learner.observe(at.boot, busy.seconds() / capacity.seconds(), energy.watts_over(covers));
-            }
-            let prior = Prior::of(account.zone.domain, tick.generation);
-            account.calibrated.or_else(|| account.learner.estimate(at.boot, &prior))
-        }
+        Rule::Learned => at_rest(account, tick, (busy, capacity, stolen), (energy.watts_over(covers), at)),
     };
     account.book.at_rest.map_or(Microjoules::ZERO, |found| idle::at_rest(energy, covers, found.watts))
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub host: HostRoots,
     /// Meters that are asked over a bus or a network.
     pub meters: Meters,
+    /// What is reckoned where nothing measures.
+    pub model: Model,
     /// How energy is booked.
     pub attribution: Attribution,
     /// Which processes are exported as series of their own.
@@ -98,6 +100,22 @@ pub struct Ipmi {
 impl Default for Ipmi {
     fn default() -> Self {
         Self { enabled: true, interval: Duration::from_secs(10) }
+    }
+}
+
+/// What is reckoned where nothing measures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The instance type of a cloud, where neither DMI nor a node label says it.
+    pub instance_type: Option<String>,
+    /// What idle and active power are multiplied by: finite and above 0.
+    pub calibration: f64,
+    /// Figures of one's own, as `tools/fit_node_model.py` writes them.
+    pub file: Option<PathBuf>,
+}
+impl Default for Model {
+    fn default() -> Self {
+        Self { instance_type: None, calibration: 1.0, file: None }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod hwmon;
 pub mod ipmi;
 pub mod model;
 pub mod perf;
+pub mod processor;
 pub mod rapl;
 pub mod redfish;
 pub mod set;
@@ -55,6 +56,10 @@ pub trait Meter: Send {
     fn stays(&self) -> bool {
         false
     }
+
+    /// Tells it the instance type of the machine (`host.type`), once others know it. What follows from that shows in the
+    /// next [`Meter::refresh`].
+    fn host_type(&mut self, _: &str) {}
 
     /// Tells a meter that is asked elsewhere to end; it is not waited for here.
     fn stop(&mut self) {}
@@ -105,6 +110,8 @@ pub struct Zone {
     pub sensor: Sensor,
     /// The most that the part can draw: a reading above it is refused.
     pub power_max: Microwatts,
+    /// What its backend knows it draws at rest, and how far that may be off; `None`: nothing.
+    pub idle: Option<(Microwatts, Microwatts)>,
     /// Where it is read: a path, for `discover` and for errors.
     pub path: String,
 }
@@ -129,6 +136,7 @@ impl Zone {
             whole: false,
             sensor: Sensor::Gauge,
             power_max: Microwatts(10_000_000_000),
+            idle: None,
             path: String::new(),
         }
     }

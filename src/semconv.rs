@@ -90,6 +90,8 @@ attributes! {
     HOST_NAME = "host.name";
     /// CPU architecture of the host.
     HOST_ARCH = "host.arch";
+    /// Instance type of the node: its label `node.kubernetes.io/instance-type`.
+    HOST_TYPE = "host.type";
     /// Hypervisor that runs a VM: `kvm`, `xen`, `virtualbox`, `vmware`.
     VM_HYPERVISOR = "wattribute.vm.hypervisor";
     /// Process id.

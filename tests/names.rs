@@ -206,3 +206,39 @@ fn a_container_that_ends_before_its_names_came_is_not_over_yet() {
     node.step();
     assert!(node.workload(&container).is_none(), "seen by all");
 }
+
+/// A guest without meters, and an agent for it.
+fn guest() -> Agent {
+    let mut memory = Memory::default();
+    memory.set_file("proc/stat", b"cpu 0 0 0 0 0 0 0 0\ncpu0 0\ncpu1 0\n").unwrap();
+    let cpuinfo =
+        b"processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nmodel : 85\nstepping : 4\nflags : hypervisor\n";
+    memory.set_file("proc/cpuinfo", cpuinfo).unwrap();
+    Agent::new(Host::memory(memory), Config::default(), at(0))
+}
+
+/// Where the estimator stands in, the label of the node says on what kind of host it runs.
+#[test]
+fn the_instance_type_of_the_node_reaches_the_estimator() {
+    let why = |agent: &Agent| agent.snapshot().zones[0].zone.why.clone();
+    let attributes = vec![(attr::HOST_TYPE.into(), "m5.large".to_owned())];
+    let names = Arc::new(Names { name: String::new(), attributes });
+    let answers = vec![("node".into(), Answer::Known(names))];
+    let known = Arc::new(Mutex::new(Known::default()));
+    let mut agent = guest();
+    agent.add_enricher(Box::new(Oracle(Arc::clone(&known))));
+    agent.step(at(0));
+    assert!(why(&agent).contains("2 threads of a host"), "{}", why(&agent));
+    *known.lock().unwrap() = Known { answers, generation: 1, asked: 0 };
+    // It is told after the meters were read, and shows at the tick after.
+    agent.step(at(1));
+    agent.step(at(2));
+    assert!(why(&agent).contains("2 of 96 threads"), "{}", why(&agent));
+    assert!(why(&agent).contains("instance type m5.large (the node's label)"), "{}", why(&agent));
+
+    // What is known before the first tick counts from there.
+    let mut agent = guest();
+    agent.add_enricher(Box::new(Oracle(known)));
+    agent.step(at(0));
+    assert!(why(&agent).contains("2 of 96 threads"), "{}", why(&agent));
+}

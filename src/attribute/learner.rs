@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use crate::meter::Domain;
+use crate::meter::processor::{Generation, unknown};
 
 /// Bins of utilisation: the first is 0 to 2.5 %.
 pub const BINS: usize = 40;
@@ -49,22 +50,18 @@ pub struct Prior {
     pub shape: [f64; 11],
 }
 
-/// The median of 301 published results of servers since 2017 (`SPECpower_ssj2008`), all generations together.
-const USUAL_SHAPE: [f64; 11] = [0.0, 0.1741, 0.2406, 0.3047, 0.3688, 0.4381, 0.5184, 0.6113, 0.7239, 0.8651, 1.0];
-
 impl Prior {
-    /// Of a zone of `domain`, on a machine whose processor's generation has this idle over full power and this shape of
-    /// curve, where that is known.
+    /// Of a zone of `domain`, on a machine with a processor of `generation`, where that is known.
     #[must_use]
-    pub fn of(domain: Domain, generation: Option<(f64, [f64; 11])>) -> Self {
+    pub fn of(domain: Domain, generation: Option<&Generation>) -> Self {
         let ratio = match (domain, generation) {
             // Memory refreshes and fans turn whether anything happens or not.
             (Domain::Dram | Domain::Rest, _) => 0.5,
-            (_, Some((ratio, _))) => ratio,
+            (_, Some(generation)) => generation.idle_over_max,
             (Domain::Package | Domain::Soc | Domain::Module, None) => 0.2,
             (_, None) => 0.22,
         };
-        Self { ratio, shape: generation.map_or(USUAL_SHAPE, |(_, shape)| shape) }
+        Self { ratio, shape: generation.unwrap_or_else(|| unknown()).shape }
     }
 }
 

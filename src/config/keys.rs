@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::meters::{WATTMETER, optional};
 use super::values::{
-    INTERVAL, SLOW, TIMEOUT, WINDOW, base, boolean, count, duration, endpoint, fingerprint, header_name, header_value,
-    label_keys, optional_path, path, watts, word, zone,
+    INTERVAL, SLOW, TIMEOUT, WINDOW, base, boolean, count, duration, endpoint, factor, fingerprint, header_name,
+    header_value, label_keys, optional_path, path, watts, word, zone,
 };
 use super::{
     Auth, Compression, Config, Idle, KubernetesMode, ProcessExport, Protocol, Secret, StdoutFormat, Temporality,
@@ -63,6 +63,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "meters.redfish",
         "The BMC of this machine over Redfish: a meter of the whole machine. The password stands in password_file or \
          in the environment as WATTRIBUTE_REDFISH_PASSWORD, nowhere else.",
+    ),
+    (
+        "model",
+        "The estimate that stands in where nothing measures: watts by processor, its share where this is a guest.",
     ),
     ("attribution", "How energy is booked."),
     (
@@ -217,6 +221,32 @@ pub(super) const KEYS: &[Key] = &[
             },
         )
     },
+    key(
+        "model.instance_type",
+        "an instance type such as m5.large, or nothing",
+        "\"\"",
+        "What kind of instance of a cloud this is. Nothing: what the node's label or DMI says, where one of them does.",
+        |config, text| {
+            config.model.instance_type = optional(text);
+            Ok(())
+        },
+    ),
+    key(
+        "model.calibration",
+        "a number above 0",
+        "1",
+        "What the estimate is multiplied by, at rest and under load: measured watts over estimated ones, where a meter of \
+         this kind of machine could once be read.",
+        |config, text| factor(text).map(|value| config.model.calibration = value),
+    ),
+    key(
+        "model.file",
+        "a path or nothing",
+        "\"\"",
+        "Figures of one's own, as tools/fit_node_model.py writes them. A file that is none is refused and said so; nothing: \
+         the built-in ones.",
+        |config, text| optional_path(text).map(|value| config.model.file = value),
+    ),
     Key {
         set_entry: Some(|config, zone, text| {
             let value = watts(text)?;

@@ -66,6 +66,9 @@ const OTHER: &[(&str, &str)] = &[
     ("meters.http.plug.ca_file", "/plug.pem"),
     ("meters.http.plug.fingerprint", FINGERPRINT),
     ("meters.http.plug.insecure_skip_verify", "true"),
+    ("model.instance_type", "m5.large"),
+    ("model.calibration", "1.25"),
+    ("model.file", "/model.json"),
     ("attribution.idle", "none"),
     ("kubernetes.mode", "off"),
     ("kubernetes.kubeconfig", "/kubeconfig"),
@@ -110,10 +113,28 @@ fn assert_names_differ(kubernetes: &Kubernetes, containers: &Containers, state: 
     assert!(*docker != Containers::default().docker && *podman != Containers::default().podman);
 }
 
+fn assert_model_differs(model: &Model) {
+    let Model { instance_type, calibration, file } = model;
+    assert_eq!((instance_type.as_deref(), *calibration), (Some("m5.large"), 1.25));
+    assert_eq!(file.as_deref(), Some(std::path::Path::new("/model.json")));
+}
+
 /// Fails to compile when a field is added, and fails when a field has no key.
 fn assert_everything_differs(config: &Config) {
-    let Config { interval, host, meters, attribution, processes, kubernetes, containers, state, validation, export } =
-        config;
+    let Config {
+        interval,
+        host,
+        meters,
+        model,
+        attribution,
+        processes,
+        kubernetes,
+        containers,
+        state,
+        validation,
+        export,
+    } = config;
+    assert_model_differs(model);
     assert_names_differ(kubernetes, containers, state);
     assert_meters_differ(meters);
     let HostRoots { proc, sys, dev } = host;
@@ -344,15 +365,15 @@ fn unknown_keys_name_the_nearest() {
             ),
             (
                 "prometheus: x",
-                "config.yaml:1: unknown key 'prometheus'; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
+                "config.yaml:1: unknown key 'prometheus'; valid here: interval, host, meters, model, attribution, kubernetes, containers, state, processes, validation, export",
             ),
             (
                 "\"a\\e[2Jb\": x",
-                "config.yaml:1: unknown key 'a\\u{1b}[2Jb'; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
+                "config.yaml:1: unknown key 'a\\u{1b}[2Jb'; valid here: interval, host, meters, model, attribution, kubernetes, containers, state, processes, validation, export",
             ),
             (
                 "\"\": x",
-                "config.yaml:1: unknown key nothing; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
+                "config.yaml:1: unknown key nothing; valid here: interval, host, meters, model, attribution, kubernetes, containers, state, processes, validation, export",
             ),
         ],
         from_file,
@@ -374,7 +395,7 @@ fn unknown_keys_name_the_nearest() {
             ("", "--set : expected KEY=VALUE such as interval=5s"),
             (
                 "=5s",
-                "--set : unknown key nothing; valid here: interval, host, meters, attribution, kubernetes, containers, state, processes, validation, export",
+                "--set : unknown key nothing; valid here: interval, host, meters, model, attribution, kubernetes, containers, state, processes, validation, export",
             ),
             ("interval=15", "--set interval: expected a duration such as 500ms, 15s, 2m or 1h, found '15'; write 15s"),
         ],
@@ -456,6 +477,18 @@ fn bad_values_say_what_is_expected() {
             (
                 "attribution: {idle: {a: [1]}}",
                 "config.yaml:1: attribution.idle.a: expected one value, found a list or keys",
+            ),
+            (
+                "model: {calibration: 0}",
+                "config.yaml:1: model.calibration: expected a factor, a number above 0 such as 1.2, found '0'",
+            ),
+            (
+                "model: {calibration: .nan}",
+                "config.yaml:1: model.calibration: expected a factor, a number above 0 such as 1.2, found '.nan'",
+            ),
+            (
+                "model: {calibration: -1.5}",
+                "config.yaml:1: model.calibration: expected a factor, a number above 0 such as 1.2, found '-1.5'",
             ),
             (
                 "export: {otlp: {enabled: yes}}",

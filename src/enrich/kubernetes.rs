@@ -35,6 +35,8 @@ enum Topic {
 }
 
 const TOPICS: usize = 3;
+/// The label of a node that a cloud's controller sets.
+const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 
 /// Names from Kubernetes.
 pub struct Kubernetes {
@@ -217,6 +219,7 @@ fn node_names(name: &str, node: Option<&object::Node>, cluster: Option<&str>, ma
     };
     add(attr::K8S_NODE_UID, node.and_then(|node| node.metadata.uid.as_deref()));
     add(attr::K8S_CLUSTER_UID, cluster);
+    add(attr::HOST_TYPE, node.and_then(|node| node.metadata.labels.as_ref()?.get(INSTANCE_TYPE)).map(String::as_str));
     if let Some(node) = node.filter(|_| machine.is_veiled) {
         let addresses = node.status.addresses.as_deref().unwrap_or_default();
         let host = addresses.iter().find(|address| address.kind == "Hostname");

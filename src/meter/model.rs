@@ -1,19 +1,32 @@
-//! The estimator: idle and full watts per logical CPU from the processor's generation, and how busy the CPUs were.
+//! The estimator: what the machine draws at rest and at full load as its processor tells, and how busy the CPUs were.
 //!
-//! A plain default for machines on which nothing measures. Power is `threads · (idle + (full − idle) · u)` with u the
-//! busy share of `/proc/stat` (idle, iowait and steal taken out). The figures are the medians per generation of
-//! published `SPECpower_ssj2008` results, whole-server watts divided by hardware threads; a desktop or a busy cloud host
-//! may well be off by a factor of two, so everything derived from it is marked `estimated`. It enters the sum only
-//! while no package or whole-node meter can be read.
+//! A stand-in where nothing measures: a model of whole servers, fitted on published `SPECpower_ssj2008` results (see
+//! `figures.rs`), of which a guest gets its share (see `estimate.rs`). Busy is what `/proc/stat` says, without idle, iowait
+//! and steal; between two readings the load is taken to have been even. Everything derived from it is marked
+//! `estimated`, and `discover` says with which facts and within which factor. It enters the sum only while no package or
+//! whole-node meter can be read.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::activity::cpu::{self, CpuTimes};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::host::{Host, Kept};
-use crate::meter::{Backend, Domain, Found, Meter, Quality, Reading, Role, Sensor, Value, Why, Zone};
-use crate::unit::{Microjoules, Microwatts};
+use crate::host::{Host, Kept, read_file};
+use crate::meter::{Backend, Domain, Found, Meter, Quality, Reading, Sensor, Value, Zone};
+use crate::unit::{CpuTime, Microjoules, Microwatts};
+
+pub(super) mod built_in;
+mod cpus;
+mod estimate;
+mod facts;
+mod figures;
+mod instances;
+mod names;
+
+use estimate::Estimate;
+use facts::Facts;
+use figures::Figures;
 
 /// The entry in the table of meters.
 pub const BACKEND: Backend = Backend { name: "model", discover, fingerprint: |_| 0 };
@@ -21,102 +34,59 @@ pub const BACKEND: Backend = Backend { name: "model", discover, fingerprint: |_|
 /// The id of the estimator's zone.
 pub const ZONE: &str = "model:cpu";
 
-/// One processor generation: vendor, family, models, name, idle and full milliwatts per hardware thread.
-struct Generation(&'static str, u32, &'static [u32], &'static str, u64, u64);
-
-const INTEL: &str = "GenuineIntel";
-const AMD: &str = "AuthenticAMD";
-/// The models of `/proc/cpuinfo` (arch/x86/include/asm/intel-family.h; AMD by family and model range, see [`lookup`]).
-const GENERATIONS: &[Generation] = &[
-    Generation(INTEL, 6, &[26, 30, 31, 37, 44, 46, 47], "Nehalem/Westmere", 3373, 10936),
-    Generation(INTEL, 6, &[42, 45], "Sandy Bridge", 1767, 7923),
-    Generation(INTEL, 6, &[58, 62], "Ivy Bridge", 2192, 7013),
-    Generation(INTEL, 6, &[60, 63, 69, 70], "Haswell", 700, 3993),
-    Generation(INTEL, 6, &[61, 71, 79, 86], "Broadwell", 544, 3193),
-    Generation(INTEL, 6, &[85], "Skylake/Cascade Lake server", 614, 4048),
-    Generation(INTEL, 6, &[78, 94], "Skylake client", 1638, 5988),
-    Generation(INTEL, 6, &[142, 158, 165, 166], "Kaby/Coffee/Comet Lake", 1050, 5975),
-    Generation(INTEL, 6, &[106, 108], "Ice Lake server", 924, 4099),
-    Generation(INTEL, 6, &[167], "Rocket Lake", 1281, 4875),
-    Generation(INTEL, 6, &[151, 154, 183, 186, 191], "Alder/Raptor Lake", 1388, 5588),
-    Generation(INTEL, 6, &[143], "Sapphire Rapids", 900, 3988),
-    Generation(INTEL, 6, &[207], "Emerald Rapids", 828, 3275),
-    Generation(INTEL, 6, &[173, 174], "Granite Rapids", 622, 2724),
-    Generation(INTEL, 6, &[175], "Sierra Forest", 694, 2557),
-    Generation(AMD, 23, &[1, 8, 17, 24], "Zen", 744, 2320),
-    Generation(AMD, 23, &[49, 71, 96, 104, 113, 144, 160], "Zen 2", 437, 1664),
-    Generation(AMD, 25, &[1, 8, 33, 68, 80], "Zen 3", 424, 1916),
-    Generation(AMD, 25, &[17, 24, 97, 116, 117, 120, 160], "Zen 4", 328, 1665),
-    Generation(AMD, 26, &[2, 17, 36, 68, 96, 112], "Zen 5", 214, 1169),
-];
-/// What an unknown processor is taken for: the median of the generations since 2017.
-const UNKNOWN: Generation = Generation("", 0, &[], "unknown processor", 694, 3275);
+/// The largest file of figures: ten times what the tool writes.
+const FILE_MAX: u64 = 128 << 10;
 
 struct Model {
     zones: [Arc<Zone>; 1],
-    idle: Microwatts,
-    span: Microwatts,
+    figures: Figures,
+    calibration: f64,
+    /// Why the file of figures is not used.
+    trouble: Option<Arc<str>>,
+    /// The instance type that the user says, and that others say.
+    configured: Option<String>,
+    told: Option<String>,
+    curve: [Microwatts; 11],
+    /// The CPUs for which that was reckoned, and whether it holds no longer.
+    cpus: u64,
+    is_outdated: bool,
     stat: Kept,
     buffer: Vec<u8>,
     last: Option<(Timestamp, CpuTimes)>,
     total: Microjoules,
 }
 
-fn discover(host: &Host, _: &Config) -> Found {
-    let mut info = Vec::new();
-    let _ = host.read("proc/cpuinfo", &mut info);
-    let cpus = cpu::online(host).max(1);
-    let Generation(_, _, _, name, idle, full) = lookup(&info);
-    let watts = |milliwatts: u64| Microwatts(milliwatts.saturating_mul(1000).saturating_mul(cpus));
-    let zone = Zone {
-        id: ZONE.into(),
-        name: "cpu".into(),
-        source: "model",
-        domain: Domain::Package,
-        role: Role::Unclassified,
-        why: format!(
-            "{name}: {cpus} CPUs at {}.{:03} to {}.{:03} W each (SPECpower medians, whole server)",
-            idle / 1000,
-            idle % 1000,
-            full / 1000,
-            full % 1000
-        ),
-        quality: Quality::Estimated,
-        ambiguous: false,
-        parent: None,
-        claim: None,
-        socket: None,
-        whole: false,
-        sensor: Sensor::microjoules(None),
-        power_max: Microwatts(watts(*full).0.saturating_mul(2)),
-        path: host.shown("proc/stat"),
+fn discover(host: &Host, config: &Config) -> Found {
+    let settings = &config.model;
+    let (figures, trouble) = match settings.file.as_deref().map(read_figures) {
+        None => (Figures::default(), None),
+        Some(Ok(figures)) => (figures, None),
+        Some(Err(why)) => (Figures::default(), Some(why)),
     };
-    Found::Meters(vec![Box::new(Model {
-        zones: [Arc::new(zone)],
-        idle: watts(*idle),
-        span: Microwatts(watts(*full).0 - watts(*idle).0),
+    let mut model = Model {
+        zones: [Arc::new(Zone::new("model", ZONE, Domain::Package))],
+        figures,
+        calibration: settings.calibration,
+        trouble: trouble.map(Arc::from),
+        configured: settings.instance_type.clone(),
+        told: None,
+        curve: [Microwatts::ZERO; 11],
+        cpus: 0,
+        is_outdated: false,
         stat: Kept::new("proc/stat".into()),
         buffer: Vec::new(),
         last: None,
         total: Microjoules::ZERO,
-    })])
+    };
+    model.reckon(host);
+    Found::Meters(vec![Box::new(model)])
 }
 
-/// The generation that `/proc/cpuinfo` names.
-fn lookup(info: &[u8]) -> &'static Generation {
-    let text = String::from_utf8_lossy(&info[..info.len().min(8192)]);
-    let field = |key: &str| {
-        text.lines()
-            .find_map(|line| line.split_once(':').filter(|(name, _)| name.trim() == key))
-            .map(|(_, value)| value.trim())
-    };
-    let (vendor, family, model) = (field("vendor_id"), field("cpu family"), field("model"));
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok());
-    let (Some(vendor), Some(family), Some(model)) = (vendor, number(family), number(model)) else { return &UNKNOWN };
-    GENERATIONS
-        .iter()
-        .find(|known| known.0 == vendor && known.1 == family && known.2.contains(&model))
-        .unwrap_or(&UNKNOWN)
+/// The figures in the user's file, or why they cannot be used.
+fn read_figures(path: &Path) -> Result<Figures, String> {
+    let bytes = read_file(path, FILE_MAX).map_err(|error| error.to_string());
+    let figures = bytes.and_then(|bytes| Figures::parse(&bytes));
+    figures.map_err(|why| format!("model.file {}: {why}; the built-in figures are used", path.display()))
 }
 
 impl Meter for Model {
@@ -128,6 +98,26 @@ impl Meter for Model {
         &self.zones
     }
 
+    fn host_type(&mut self, kind: &str) {
+        if self.told.as_deref() != Some(kind) {
+            self.told = Some(kind.to_owned());
+            self.is_outdated = true;
+        }
+    }
+
+    fn refresh(&mut self, host: &Host, _: Timestamp) -> bool {
+        if !std::mem::take(&mut self.is_outdated) {
+            return false;
+        }
+        let before = Arc::clone(&self.zones[0]);
+        self.reckon(host);
+        before != self.zones[0]
+    }
+
+    fn trouble(&self) -> Option<Arc<str>> {
+        self.trouble.clone()
+    }
+
     fn read(&mut self, host: &Host, now: Timestamp, out: &mut [Reading]) {
         let value = match host.reread(&mut self.stat, &mut self.buffer) {
             Ok(()) => match CpuTimes::parse(&self.buffer) {
@@ -135,7 +125,7 @@ impl Meter for Model {
                     self.advance(now, times);
                     Value::Ticks(self.total.0)
                 }
-                None => Value::Missing(Why::Malformed),
+                None => Value::Missing(super::Why::Malformed),
             },
             Err(errno) => Value::Missing(super::sysfs::why(errno)),
         };
@@ -146,34 +136,45 @@ impl Meter for Model {
 }
 
 impl Model {
+    /// Looks at the machine and reckons what it draws.
+    fn reckon(&mut self, host: &Host) {
+        self.cpus = cpu::online(host).max(1);
+        let facts = Facts::gather(host, self.cpus, self.configured.as_deref(), self.told.as_deref());
+        let Estimate { curve, why, band } = estimate::estimate(&facts, &self.figures, self.calibration);
+        let [idle, .., full] = curve;
+        self.curve = curve;
+        self.zones = [Arc::new(Zone {
+            why,
+            quality: Quality::Estimated,
+            idle: Some((idle, Microwatts::from_watts(idle.watts() * (band - 1.0)))),
+            sensor: Sensor::microjoules(None),
+            power_max: Microwatts(full.0.saturating_mul(2)),
+            path: host.shown("proc/stat"),
+            ..Zone::new("model", ZONE, Domain::Package)
+        })];
+    }
+
     fn advance(&mut self, now: Timestamp, times: CpuTimes) {
         if let Some((then, before)) = self.last {
             let awake = now.awake_since(then);
             let (busy, capacity) = times.busy_since(&before, awake);
-            let above = u128::from(self.span.0) * u128::from(busy.0) / u128::from(capacity.0.max(1));
-            let power = Microwatts(self.idle.0 + u64::try_from(above).unwrap_or(self.span.0).min(self.span.0));
-            self.total += power.over(awake);
+            self.total += on_curve(&self.curve, busy, capacity).over(awake);
         }
+        // CPUs came or went: the share of the host is another one from the next tick on.
+        self.is_outdated |= times.online > 0 && times.online != self.cpus;
         self.last = Some((now, times));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_processor_decides_and_an_unknown_one_is_said_to_be() {
-        let info =
-            b"processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n";
-        assert_eq!(lookup(info).3, "Zen 3");
-        assert_eq!(lookup(b"vendor_id : GenuineIntel\ncpu family : 6\nmodel : 143\n").3, "Sapphire Rapids");
-        assert_eq!(lookup(b"CPU implementer : 0x41\n").3, "unknown processor");
-        assert_eq!(lookup(&[0xff; 100]).3, "unknown processor");
-    }
-
-    #[test]
-    fn every_generation_draws_more_at_full_load() {
-        assert!(GENERATIONS.iter().chain([&UNKNOWN]).all(|generation| generation.4 < generation.5));
-    }
+/// The power at a load of `busy` out of `capacity`, straight between the points of the curve.
+fn on_curve(curve: &[Microwatts; 11], busy: CpuTime, capacity: CpuTime) -> Microwatts {
+    let (busy, capacity) = (u128::from(busy.0.min(capacity.0)), u128::from(capacity.0.max(1)));
+    let tenth = usize::try_from(busy * 10 / capacity).unwrap_or(0).min(9);
+    let (low, high) = (u128::from(curve[tenth].0), u128::from(curve[tenth + 1].0));
+    let beyond = busy * 10 - capacity * tenth as u128;
+    let power = low + high.saturating_sub(low) * beyond / capacity;
+    Microwatts(u64::try_from(power).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,6 +256,11 @@ impl MeterSet {
         stay.filter_map(|(number, (name, meter))| Some((number, *name, meter.trouble()?)))
     }
 
+    /// Tells all meters the instance type of the machine.
+    pub fn host_type(&mut self, kind: &str) {
+        self.meters.iter_mut().for_each(|(_, meter)| meter.host_type(kind));
+    }
+
     /// Whether a meter has been asked and nothing has come of it yet.
     #[must_use]
     pub fn is_waiting(&self) -> bool {

@@ -44,6 +44,7 @@ pub fn zone(id: &str, domain: Domain, role: Role) -> Zone {
         whole: false,
         sensor: Sensor::microjoules(None),
         power_max: Microwatts(1_000_000_000),
+        idle: None,
         path: String::new(),
         ambiguous: false,
     }

@@ -214,3 +214,14 @@ fn the_node_names_the_machine_only_where_we_cannot_see_it() {
     assert_eq!(plain(&seen), [&own[..], &more].concat());
     assert_eq!(plain(&node_names("n", None, None, &veiled)), own[..1]);
 }
+
+#[test]
+fn the_node_names_its_instance_type() {
+    let labels = json!({"node.kubernetes.io/instance-type": "m5.large", "beta.kubernetes.io/instance-type": "old"});
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": labels}})).unwrap();
+    let seen = node_names("n", Some(&node), None, &Machine::default());
+    assert_eq!(plain(&seen), [("k8s.node.name", "n"), ("host.type", "m5.large")]);
+    let node: Node =
+        serde_json::from_value(json!({"metadata": {"labels": {"node.kubernetes.io/instance-type": ""}}})).unwrap();
+    assert_eq!(plain(&node_names("n", Some(&node), None, &Machine::default())), [("k8s.node.name", "n")]);
+}
