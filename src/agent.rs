@@ -14,7 +14,7 @@ use crate::activity::{Activity, Moment};
 use crate::attribute::Ledger;
 use crate::attribute::memory::Memory;
 use crate::clock::Timestamp;
-use crate::config::{Config, ProcessExport};
+use crate::config::{Config, IdleShare, ProcessExport};
 use crate::enrich::{self, Answer, Enricher};
 use crate::export::{Snapshot, Subscription, Workload};
 use crate::host::Host;
@@ -292,10 +292,17 @@ impl Agent {
             column.clear();
             column.resize(rows * zones, Microjoules::ZERO);
         }
+        let share = self.config.attribution.idle_share;
+        snapshot.idle_share = (share != IdleShare::None).then(|| share.as_str());
+        snapshot.idle.clear();
+        snapshot.idle.resize(if snapshot.idle_share.is_some() { rows * zones } else { 0 }, Microjoules::ZERO);
         for (zone, account) in self.ledger.accounts().iter().enumerate() {
             for row in 0..rows.min(account.active.len()) {
                 snapshot.active[row * zones + zone] = Microjoules(account.active[row]);
                 snapshot.exited[row * zones + zone] = Microjoules(account.exited[row]);
+            }
+            for (row, idle) in account.idle.iter().enumerate().take(rows) {
+                snapshot.idle[row * zones + zone] = Microjoules(*idle);
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::attribute::idle::Rule;
 use crate::attribute::learner::{Estimate, Prior, Source};
 use crate::attribute::memory::{Kept, Memory, meaning};
 use crate::attribute::rest::Rest;
+use crate::attribute::share::Sharers;
 use crate::clock::Timestamp;
 use crate::config::Attribution;
 use crate::meter::graph::stands_for_the_machine;
@@ -30,6 +31,7 @@ pub mod idle;
 pub mod learner;
 pub mod memory;
 pub mod rest;
+pub mod share;
 
 /// The books of all zones.
 #[derive(Debug, Default)]
@@ -37,6 +39,7 @@ pub struct Ledger {
     accounts: Vec<Account>,
     stack: Vec<(usize, Microjoules)>,
     rest: Rest,
+    sharers: Sharers,
     /// The tick before.
     before: Timestamp,
     /// The generation of the processor, where known.
@@ -54,6 +57,7 @@ struct Tick<'a> {
     table: &'a Table,
     policy: &'a Attribution,
     generation: Option<&'static Generation>,
+    sharers: &'a Sharers,
     /// A card has work: a meter that holds it shows more than the CPUs' load.
     cards_work: bool,
 }
@@ -76,7 +80,9 @@ impl Ledger {
         // Only the rest of the machine is reckoned from several zones at once.
         let traced = readings.clone().any(|(zone, _)| zone.whole);
         let cards_work = self.accounts.iter().any(card_works);
-        let tick = Tick { usage, table, policy, generation: self.generation, cards_work };
+        let mut sharers = std::mem::take(&mut self.sharers);
+        sharers.update(policy.idle_share, table);
+        let tick = Tick { usage, table, policy, generation: self.generation, sharers: &sharers, cards_work };
         let mut entered = false;
         for (zone, reading) in readings.clone() {
             let index = self.account(zone, now);
@@ -109,6 +115,7 @@ impl Ledger {
             settle(account, &mut self.stack, gone, tick);
         }
         self.book_rest(now, tick);
+        self.sharers = sharers;
         self.before = now;
     }
 
@@ -223,7 +230,8 @@ fn settle(account: &mut Account, stack: &mut Vec<(usize, Microjoules)>, reading:
     account.grow(table.len());
     account.book.measured = None;
     account.book.covers = Duration::ZERO;
-    (account.book.idle, account.book.attributed, account.book.unattributed) = Default::default();
+    (account.book.idle, account.book.shared) = Default::default();
+    (account.book.attributed, account.book.unattributed) = Default::default();
     let primary = account.zone.role == Role::Primary;
     if !primary {
         account.book.at_rest = None;
@@ -273,6 +281,7 @@ fn divide(
     }
     let energy = interval.0;
     let idle = idle_of(account, interval, tick);
+    let shared = share_idle(account, idle, tick);
     let active = energy - idle;
     let late = std::mem::take(&mut account.late.usage);
     let weights = if account.late.is_empty() { usage } else { &late };
@@ -283,10 +292,11 @@ fn divide(
     };
     account.late.usage = late;
     let book = &mut account.book;
-    book.idle = idle;
+    (book.idle, book.shared) = (idle, shared);
     book.unattributed = unattributed;
     book.attributed = active - unattributed;
     book.total.idle += book.idle;
+    book.total.shared += shared;
     book.total.attributed += book.attributed;
     book.total.unattributed += book.unattributed;
 }
@@ -310,6 +320,21 @@ fn at_rest(
     }
     let prior = Prior::of(account.zone.domain, tick.generation);
     account.calibrated.or_else(|| account.learner.estimate(at.boot, &prior))
+}
+
+/// Shows idle energy with workloads; returns how much.
+fn share_idle(account: &mut Account, idle: Microjoules, tick: Tick<'_>) -> Microjoules {
+    if !tick.sharers.is_on() {
+        return Microjoules::ZERO;
+    }
+    let Account { late, idle: column, idle_phase, zone, .. } = account;
+    column.resize(tick.table.len().max(column.len()), 0);
+    let usage = if late.is_empty() { tick.usage } else { &late.usage };
+    tick.sharers.split(idle, zone.domain, usage, idle_phase, |row, share| {
+        if let Some(cell) = column.get_mut(row) {
+            *cell += share.0;
+        }
+    })
 }
 
 /// The idle part of what was measured, by the rule for the zone.

@@ -124,6 +124,8 @@ impl Default for Model {
 pub struct Attribution {
     /// What part of a zone's energy is idle.
     pub idle: Idle,
+    /// How idle energy is shown with workloads.
+    pub idle_share: IdleShare,
 }
 
 /// How idle energy is told from active energy.
@@ -138,6 +140,36 @@ pub enum Idle {
     None,
     /// Watts (finite, not negative) per zone id; zones not named are learned.
     Watts(BTreeMap<String, f64>),
+}
+
+/// How idle energy is shown with workloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IdleShare {
+    /// Not at all.
+    #[default]
+    None,
+    /// Each the same.
+    Even,
+    /// By what pods asked for.
+    Requests,
+    /// By what pods may use at most.
+    Limits,
+    /// By CPU time.
+    Usage,
+}
+
+impl IdleShare {
+    /// The word for it in the configuration and in attributes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Even => "even",
+            Self::Requests => "requests",
+            Self::Limits => "limits",
+            Self::Usage => "usage",
+        }
+    }
 }
 
 /// Which processes are exported singly.

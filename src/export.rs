@@ -46,6 +46,10 @@ pub struct Snapshot {
     pub active: Vec<Microjoules>,
     /// The part of `active` that neither a live child nor a live process could be given.
     pub exited: Vec<Microjoules>,
+    /// How idle energy is shared: `requests`; none: it is not.
+    pub idle_share: Option<&'static str>,
+    /// Idle energy shown with a workload, whose children have no part of it; empty where it is not shared.
+    pub idle: Vec<Microjoules>,
 }
 
 /// One workload as exporters see it.
@@ -85,6 +89,8 @@ pub struct ZoneBook {
     pub until: Timestamp,
     /// Idle part of `measured` (primary zones only).
     pub idle: Microjoules,
+    /// The part of `idle` that is shown with workloads.
+    pub shared: Microjoules,
     /// Part of `measured` booked to workloads.
     pub attributed: Microjoules,
     /// Part of `measured` booked to nobody known.
@@ -110,6 +116,8 @@ pub struct Totals {
     pub attributed: Microjoules,
     /// Booked to nobody known.
     pub unattributed: Microjoules,
+    /// The part of `idle` that is shown with workloads.
+    pub shared: Microjoules,
 }
 
 /// How often a zone's reading was refused, by reason.
@@ -152,6 +160,12 @@ impl Snapshot {
     #[must_use]
     pub fn active_of(&self, row: usize, zone: usize) -> Microjoules {
         self.active.get(row * self.zones.len() + zone).copied().unwrap_or_default()
+    }
+
+    /// Idle energy of zone number `zone` that is shown with `row`.
+    #[must_use]
+    pub fn idle_of(&self, row: usize, zone: usize) -> Microjoules {
+        self.idle.get(row * self.zones.len() + zone).copied().unwrap_or_default()
     }
 
     /// Energy of `row` from zone number `zone` that none of its live children explains.

@@ -122,12 +122,13 @@ attributes! {
     METER_ROLE = "wattribute.meter.role";
     /// `measured` or `estimated`.
     METER_QUALITY = "wattribute.meter.quality";
-    /// `active` or `idle`.
+    /// `active` or `idle`; of the node also `idle_unshared`, the part of `idle` that is not shown with workloads.
     ENERGY_STATE = "wattribute.energy.state";
     /// Where the power at rest comes from: `configured`, `calibrated`, `observed` in quiet intervals, `learned` from how power
     /// follows the load, or the `prior` of such zones.
     IDLE_SOURCE = "wattribute.idle.source";
-    /// How energy was split between workloads: `cpu_time`.
+    /// How energy was split between workloads: `cpu_time`; idle energy by `attribution.idle_share`: `even`, `requests`, `limits`,
+    /// `usage`.
     ATTRIBUTION_METHOD = "wattribute.attribution.method";
     /// Kind of the workload whose total contains this one; `node` at the top. Slices contain nothing: what is in a
     /// slice belongs to the workload around the slice.
@@ -150,6 +151,8 @@ pub mod word {
     pub const ACTIVE: &str = "active";
     /// Energy of the machine at rest.
     pub const IDLE: &str = "idle";
+    /// Energy of the machine at rest that is not shown with workloads.
+    pub const IDLE_UNSHARED: &str = "idle_unshared";
     /// In proportion to CPU time.
     pub const CPU_TIME: &str = "cpu_time";
     /// Processes without a series of their own.

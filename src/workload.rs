@@ -113,6 +113,21 @@ pub struct Names {
     pub name: String,
     /// Attributes, which replace those of the workload itself where the keys are equal.
     pub attributes: Vec<Attribute>,
+    /// What it asked for.
+    pub resources: Resources,
+}
+
+/// What a workload asked for, and what it may use at most, where that is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// In thousandths of a CPU.
+    pub cpu_request: Option<u64>,
+    /// In thousandths of a CPU.
+    pub cpu_limit: Option<u64>,
+    /// In bytes.
+    pub memory_request: Option<u64>,
+    /// In bytes.
+    pub memory_limit: Option<u64>,
 }
 
 /// What is known of a workload besides its numbers.

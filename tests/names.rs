@@ -122,7 +122,7 @@ fn at(seconds: u64) -> Timestamp {
 
 fn named(name: &str) -> Arc<Names> {
     let attributes = vec![(attr::K8S_CONTAINER_NAME.into(), name.to_owned()), (attr::K8S_POD_UID.into(), "api".into())];
-    Arc::new(Names { name: format!("shop/web/{name}"), attributes })
+    Arc::new(Names { name: format!("shop/web/{name}"), attributes, ..Names::default() })
 }
 
 fn attribute<'a>(workload: &'a Workload, key: &str) -> Option<&'a str> {
@@ -158,7 +158,7 @@ fn a_newcomer_is_asked_for_once_and_again_when_more_is_known() {
 fn names_are_waited_for_inside_of_pods_and_not_for_ever() {
     let mut node = Node::new();
     let (inside, outside) = (format!("container:{}", id('a')), format!("container:{}", id('b')));
-    let part = Arc::new(Names { name: String::new(), attributes: vec![(attr::K8S_POD_NAME.into(), "web".into())] });
+    let part = Arc::new(Names { attributes: vec![(attr::K8S_POD_NAME.into(), "web".into())], ..Names::default() });
     for id in [&inside, &outside, &format!("pod:{POD}")] {
         node.say(id, Answer::Soon(Some(Arc::clone(&part))));
     }
@@ -222,7 +222,7 @@ fn guest() -> Agent {
 fn the_instance_type_of_the_node_reaches_the_estimator() {
     let why = |agent: &Agent| agent.snapshot().zones[0].zone.why.clone();
     let attributes = vec![(attr::HOST_TYPE.into(), "m5.large".to_owned())];
-    let names = Arc::new(Names { name: String::new(), attributes });
+    let names = Arc::new(Names { attributes, ..Names::default() });
     let answers = vec![("node".into(), Answer::Known(names))];
     let known = Arc::new(Mutex::new(Known::default()));
     let mut agent = guest();

@@ -33,6 +33,10 @@ pub struct Account {
     pub active: Vec<u64>,
     /// The part of it that no child could be given.
     pub exited: Vec<u64>,
+    /// Idle energy shown with each row; empty until any is.
+    pub idle: Vec<u64>,
+    /// For the split of idle energy.
+    pub idle_phase: u32,
     /// The activity since the last accepted reading, where that was before the last tick.
     pub late: Late,
     phase: Vec<u32>,
@@ -82,6 +86,7 @@ impl Account {
             covers: Duration::ZERO,
             until: now,
             idle: Microjoules::ZERO,
+            shared: Microjoules::ZERO,
             attributed: Microjoules::ZERO,
             unattributed: Microjoules::ZERO,
             total: Totals::default(),
@@ -95,6 +100,8 @@ impl Account {
             book,
             active: Vec::new(),
             exited: Vec::new(),
+            idle: Vec::new(),
+            idle_phase: 0,
             late: Late::default(),
             phase: Vec::new(),
             known: false,
@@ -123,7 +130,7 @@ impl Account {
 
     /// Clears a row for the next workload.
     pub fn forget(&mut self, row: usize) {
-        for column in [&mut self.active, &mut self.exited] {
+        for column in [&mut self.active, &mut self.exited, &mut self.idle] {
             if let Some(cell) = column.get_mut(row) {
                 *cell = 0;
             }

@@ -12,7 +12,8 @@ use super::values::{
     header_value, label_keys, optional_path, path, watts, word, zone,
 };
 use super::{
-    Auth, Compression, Config, Idle, KubernetesMode, ProcessExport, Protocol, Secret, StdoutFormat, Temporality,
+    Auth, Compression, Config, Idle, IdleShare, KubernetesMode, ProcessExport, Protocol, Secret, StdoutFormat,
+    Temporality,
 };
 
 /// Reads a value into its field, or says what was expected.
@@ -274,6 +275,18 @@ pub(super) const KEYS: &[Key] = &[
             },
         )
     },
+    key(
+        "attribution.idle_share",
+        "none, even, requests, limits or usage",
+        "none",
+        "Idle energy as points of workloads with state idle, beside their active energy: each the same (even), by what pods \
+         asked for (requests) or may use at most (limits), or by CPU time (usage). What is not shared is idle_unshared.",
+        |config, text| {
+            use IdleShare::{Even, Limits, None, Requests, Usage};
+            let words = [None, Even, Requests, Limits, Usage].map(|share| (share.as_str(), share));
+            word(text, &words).map(|value| config.attribution.idle_share = value)
+        },
+    ),
     key(
         "kubernetes.mode",
         "auto or off",

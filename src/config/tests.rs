@@ -70,6 +70,7 @@ const OTHER: &[(&str, &str)] = &[
     ("model.calibration", "1.25"),
     ("model.file", "/model.json"),
     ("attribution.idle", "none"),
+    ("attribution.idle_share", "requests"),
     ("kubernetes.mode", "off"),
     ("kubernetes.kubeconfig", "/kubeconfig"),
     ("kubernetes.node_name", "node-7"),
@@ -120,6 +121,7 @@ fn assert_model_differs(model: &Model) {
 }
 
 /// Fails to compile when a field is added, and fails when a field has no key.
+#[allow(clippy::too_many_lines)] // a line for each field
 fn assert_everything_differs(config: &Config) {
     let Config {
         interval,
@@ -140,7 +142,7 @@ fn assert_everything_differs(config: &Config) {
     let HostRoots { proc, sys, dev } = host;
     let ipmi = &meters.ipmi;
     let Ipmi { enabled: ipmi_enabled, interval: ipmi_interval } = ipmi;
-    let Attribution { idle } = attribution;
+    let Attribution { idle, idle_share } = attribution;
     let Processes { export: process_export, top } = processes;
     let Validation { reference, window } = validation;
     let Export { otlp, stdout } = export;
@@ -169,6 +171,7 @@ fn assert_everything_differs(config: &Config) {
     assert_ne!(*dev, default.host.dev);
     assert_ne!(*ipmi_enabled, default.meters.ipmi.enabled);
     assert_ne!(*ipmi_interval, default.meters.ipmi.interval);
+    assert_ne!(*idle_share, default.attribution.idle_share);
     assert_ne!(*idle, default.attribution.idle);
     assert_ne!(*process_export, default.processes.export);
     assert_ne!(*top, default.processes.top);

@@ -20,6 +20,7 @@ use crate::workload::{Identity, Kind, Names, WorkloadId};
 pub mod index;
 pub mod object;
 pub mod owner;
+mod resources;
 mod source;
 mod watch;
 
@@ -226,7 +227,7 @@ fn node_names(name: &str, node: Option<&object::Node>, cluster: Option<&str>, ma
         add(attr::HOST_NAME, host.map(|address| address.address.as_str()));
         add(attr::HOST_ID, Some(&node.status.node_info.machine_id));
     }
-    Names { name: String::new(), attributes }
+    Names { attributes, ..Names::default() }
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub struct Report {
     ticks: u64,
     time: Duration,
     awake: Duration,
+    /// Whether idle energy is shown with workloads.
+    shares: bool,
 }
 
 /// The totals of a row as the last snapshot had them.
@@ -38,6 +40,7 @@ struct Seen {
     cpu: CpuTime,
     active: Vec<Microjoules>,
     exited: Vec<Microjoules>,
+    idle: Vec<Microjoules>,
 }
 
 /// All that a workload ever used, over all its rows.
@@ -48,6 +51,7 @@ struct Lived {
     cpu: u64,
     active: Vec<u64>,
     exited: Vec<u64>,
+    idle: Vec<u64>,
     ended: Option<Timestamp>,
 }
 
@@ -80,6 +84,9 @@ struct ZoneLine<'a> {
     attributed_uj: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unattributed_uj: Option<u64>,
+    /// The part of `idle_uj` that is not shown with workloads; absent where none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_unshared_uj: Option<u64>,
     /// What it is taken to draw at rest, one standard deviation of that, and where it comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_w: Option<f64>,
@@ -99,6 +106,9 @@ struct WorkloadLine<'a> {
     cpu_us: u64,
     active_uj: BTreeMap<&'a str, u64>,
     exited_uj: BTreeMap<&'a str, u64>,
+    /// Idle energy shown with it; absent where none is shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_uj: Option<BTreeMap<&'a str, u64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_s: Option<f64>,
 }
@@ -108,11 +118,13 @@ impl Report {
     pub fn tick(&mut self, snapshot: &Snapshot) -> Option<String> {
         self.time = snapshot.at.boot.saturating_sub(snapshot.baseline.boot);
         self.zones.clone_from(&snapshot.zones);
+        self.shares = snapshot.idle_share.is_some();
         let increments: Vec<(usize, Lived)> =
             snapshot.rows().map(|(row, workload)| (row, self.advance(snapshot, row, workload))).collect();
         let mut listed = vec![false; snapshot.workloads.len()];
         for (row, increment) in &increments {
-            if *row == NODE || increment.cpu > 0 || increment.active.iter().any(|uj| *uj > 0) {
+            let has_any = |energy: &[u64]| energy.iter().any(|uj| *uj > 0);
+            if *row == NODE || increment.cpu > 0 || has_any(&increment.active) || has_any(&increment.idle) {
                 mark_upwards(snapshot, *row, &mut listed);
             }
         }
@@ -141,9 +153,9 @@ impl Report {
                 .zones
                 .iter()
                 .filter(|book| is_listed(book))
-                .map(|book| of_tick(book, snapshot.interval))
+                .map(|book| of_tick(book, snapshot.interval, self.shares))
                 .collect(),
-            workloads: workload_lines(&snapshot.zones, used.values(), None),
+            workloads: workload_lines(&snapshot.zones, used.values(), self.shares, None),
         };
         serde_json::to_string(&line).ok()
     }
@@ -157,8 +169,8 @@ impl Report {
             tick: self.ticks,
             time_s: self.time.as_secs_f64(),
             interval_s: self.awake.as_secs_f64(),
-            zones: self.zones.iter().map(of_total).collect(),
-            workloads: workload_lines(&self.zones, self.total.values(), Some(baseline)),
+            zones: self.zones.iter().map(|book| of_total(book, self.shares)).collect(),
+            workloads: workload_lines(&self.zones, self.total.values(), self.shares, Some(baseline)),
         };
         serde_json::to_string(&line).unwrap_or_default()
     }
@@ -169,6 +181,7 @@ impl Report {
         let seen = self.seen.entry(workload.serial).or_default();
         seen.active.resize(zones, Microjoules::ZERO);
         seen.exited.resize(zones, Microjoules::ZERO);
+        seen.idle.resize(zones, Microjoules::ZERO);
         let cpu = snapshot.cpu.get(row).copied().unwrap_or_default();
         let mut increment = Lived {
             identity: Some(Arc::clone(&workload.identity)),
@@ -184,6 +197,9 @@ impl Report {
             increment.active.push((active - seen.active[zone]).0);
             increment.exited.push((exited - seen.exited[zone]).0);
             (seen.active[zone], seen.exited[zone]) = (active, exited);
+            let idle = snapshot.idle_of(row, zone);
+            increment.idle.push((idle - seen.idle[zone]).0);
+            seen.idle[zone] = idle;
         }
         self.total.entry(workload.identity.id.clone()).or_default().add(&increment);
         increment
@@ -196,7 +212,9 @@ impl Lived {
         self.parent.clone_from(&more.parent);
         self.ended = more.ended;
         self.cpu += more.cpu;
-        for (sum, part) in [(&mut self.active, &more.active), (&mut self.exited, &more.exited)] {
+        let columns =
+            [(&mut self.active, &more.active), (&mut self.exited, &more.exited), (&mut self.idle, &more.idle)];
+        for (sum, part) in columns {
             sum.resize(part.len().max(sum.len()), 0);
             for (sum, part) in sum.iter_mut().zip(part) {
                 *sum += part;
@@ -223,24 +241,25 @@ fn is_listed(book: &ZoneBook) -> bool {
     book.zone.quality == crate::meter::Quality::Measured || book.state != crate::meter::State::Gone
 }
 
-fn of_tick(book: &ZoneBook, interval: Duration) -> ZoneLine<'_> {
+fn of_tick(book: &ZoneBook, interval: Duration, shares: bool) -> ZoneLine<'_> {
     let sums = Totals {
         measured: book.measured.unwrap_or_default(),
         idle: book.idle,
+        shared: book.shared,
         attributed: book.attributed,
         unattributed: book.unattributed,
     };
-    let mut line = zone_line(book, &sums);
+    let mut line = zone_line(book, &sums, shares);
     line.measured_uj = book.measured.map(|energy| energy.0);
     line.covers_s = book.measured.filter(|_| book.covers > interval).map(|_| book.covers.as_secs_f64());
     line
 }
 
 /// A zone that was primary for a part of the time balances over that part.
-fn of_total(book: &ZoneBook) -> ZoneLine<'_> {
+fn of_total(book: &ZoneBook, shares: bool) -> ZoneLine<'_> {
     let total = &book.total;
     let booked = total.idle + total.attributed + total.unattributed;
-    let mut line = zone_line(book, total);
+    let mut line = zone_line(book, total, shares);
     line.why = Some(&book.zone.why);
     if booked > Microjoules::ZERO || book.zone.role == Role::Primary {
         line.measured_uj = Some(booked.0);
@@ -251,7 +270,7 @@ fn of_total(book: &ZoneBook) -> ZoneLine<'_> {
     line
 }
 
-fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
+fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals, shares: bool) -> ZoneLine<'a> {
     let zone = &book.zone;
     let primary = |energy: Microjoules| (zone.role == Role::Primary).then_some(energy.0);
     ZoneLine {
@@ -266,6 +285,7 @@ fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals) -> ZoneLine<'a> {
         idle_uj: primary(sums.idle),
         attributed_uj: primary(sums.attributed),
         unattributed_uj: primary(sums.unattributed),
+        idle_unshared_uj: primary(sums.idle.saturating_sub(sums.shared)).filter(|_| shares),
         idle_w: book.at_rest.map(|found| milliwatts(found.watts)),
         idle_error_w: book.at_rest.map(|found| milliwatts(found.error)),
         idle_source: book.at_rest.map(|found| found.source.as_str()),
@@ -285,6 +305,7 @@ fn attributes(identity: &Identity) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
 fn workload_lines<'a>(
     zones: &'a [ZoneBook],
     lived: impl Iterator<Item = &'a Lived>,
+    shares: bool,
     total_since: Option<Timestamp>,
 ) -> Vec<WorkloadLine<'a>> {
     let by_zone = |energy: &[u64]| -> BTreeMap<&'a str, u64> {
@@ -305,6 +326,7 @@ fn workload_lines<'a>(
                 cpu_us: lived.cpu,
                 active_uj: by_zone(&lived.active),
                 exited_uj: by_zone(&lived.exited),
+                idle_uj: shares.then(|| by_zone(&lived.idle)),
                 ended_s: total_since.and_then(|since| lived.ended.map(|ended| seconds(since, ended))),
                 id,
             })

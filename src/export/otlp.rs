@@ -21,6 +21,7 @@ use crate::export::Subscription;
 use crate::telemetry::{self, Log, Stats};
 
 mod attributes;
+mod cells;
 mod encode;
 mod ended;
 mod grpc;

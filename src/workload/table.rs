@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::workload::{Identity, Kind, Names, WorkloadId};
+use crate::workload::{Identity, Kind, Names, Resources, WorkloadId};
 
 /// The row of the node.
 pub const NODE: usize = 0;
@@ -62,6 +62,12 @@ impl Row {
     #[must_use]
     pub fn children(&self) -> &[usize] {
         &self.children
+    }
+
+    /// What it asked for.
+    #[must_use]
+    pub fn resources(&self) -> Resources {
+        self.names.as_ref().map(|names| names.resources).unwrap_or_default()
     }
 
     fn show(&mut self) {

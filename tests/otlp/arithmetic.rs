@@ -222,6 +222,26 @@ fn what_a_zone_draws_at_rest_is_a_series_for_each_source() {
 }
 
 #[test]
+fn idle_that_is_shared_is_a_view_with_its_own_state() {
+    let mut world = World::new(vec![package("rapl:package-0")]);
+    world.snapshot.idle_share = Some("requests");
+    let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::Off, 0));
+    let pod = world.pod("0a1b", 0);
+    world.spend(pod, 0, 45_000_000);
+    world.share_idle(pod, 0, 20_000_000);
+    world.rest(0, 10_000_000, 0);
+    let found = push(&mut encoder, &mut world);
+    let state = |state: &'static str| move |p: &Point| p.get(attr::ENERGY_STATE) == state;
+    assert_eq!(micro(&found, "wattribute.pod.energy", state("active")), 45_000_000);
+    let shown = one(&found, "wattribute.pod.energy", state("idle"));
+    assert_eq!((shown.micro(), shown.get(attr::ATTRIBUTION_METHOD)), (20_000_000, "requests"));
+    let watts = one(&found, "wattribute.pod.power", state("idle")).value.unwrap();
+    assert!((watts * 15.0 - 20.0).abs() < 1e-9);
+    assert_eq!(micro(&found, "wattribute.node.energy", state("idle")), 30_000_000);
+    assert_eq!(micro(&found, "wattribute.node.energy", state("idle_unshared")), 10_000_000);
+}
+
+#[test]
 fn a_service_that_is_restarted_is_never_said_to_be_over() {
     let mut world = World::new(vec![package("rapl:package-0")]);
     let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::Off, 0));
@@ -572,6 +592,8 @@ enum Op {
     Spend(u8, u8, u32),
     Unseen(u8, u8, u32),
     Rest(u8, u32, u32),
+    /// Idle energy that is shown with a workload, where any is.
+    ShareIdle(u8, u8, u32),
     End(u8),
     Revive(u8),
     Move(u8, u8),
@@ -596,6 +618,7 @@ fn op() -> impl Strategy<Value = Op> {
         12 => (any::<u8>(), any::<u8>(), any::<u32>()).prop_map(|(row, z, e)| Op::Spend(row, z, e)),
         4 => (any::<u8>(), any::<u8>(), any::<u32>()).prop_map(|(row, z, e)| Op::Unseen(row, z, e)),
         3 => (any::<u8>(), any::<u32>(), any::<u32>()).prop_map(|(z, i, u)| Op::Rest(z, i, u)),
+        3 => (any::<u8>(), any::<u8>(), any::<u32>()).prop_map(|(row, z, e)| Op::ShareIdle(row, z, e)),
         2 => any::<u8>().prop_map(Op::End),
         1 => any::<u8>().prop_map(Op::Revive),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(row, to)| Op::Move(row, to)),
@@ -656,6 +679,14 @@ impl Story {
             Op::Rest(z, idle, unattributed) => {
                 self.world.rest(usize::from(z) % zones, u64::from(idle), u64::from(unattributed));
             }
+            Op::ShareIdle(pick, z, energy) if self.ledger.idle_is_shared => {
+                let row = self.live(pick, |kind| !matches!(kind, "process" | "node" | "slice"));
+                // only the outermost share
+                if let Some(row) = row.filter(|row| self.world.is_outermost(*row)) {
+                    self.world.share_idle(row, usize::from(z) % zones, u64::from(energy));
+                }
+            }
+            Op::ShareIdle(..) => {}
             Op::End(pick) => {
                 let row = self.live(pick, |kind| kind != "node");
                 row.into_iter().for_each(|row| self.world.end(row));
@@ -734,7 +765,12 @@ impl Story {
 fn tell(ops: &[Op], temporality: Temporality, processes: &config::Processes) {
     let world = World::new(vec![package("rapl:package-0"), zone("rapl:package-0/dram", Domain::Dram, Role::Primary)]);
     let encoder = encoder(temporality, processes);
-    let ledger = Ledger { no_processes: processes.export == ProcessExport::Off, ..Ledger::default() };
+    let no_processes = processes.export == ProcessExport::Off;
+    // With an even number of steps, idle is shared.
+    let idle_is_shared = ops.len().is_multiple_of(2);
+    let mut world = world;
+    world.snapshot.idle_share = idle_is_shared.then_some("requests");
+    let ledger = Ledger { no_processes, idle_is_shared, ..Ledger::default() };
     let mut story = Story { world, encoder, ledger, born: 0, renamed: 0 };
     ops.iter().for_each(|op| story.act(op));
     story.encoder.wait_no_more();

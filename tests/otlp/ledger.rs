@@ -118,6 +118,8 @@ pub struct Known {
 pub struct Ledger {
     /// Without processes only the energy of workloads in workloads is known.
     pub no_processes: bool,
+    /// Idle energy is shown with workloads.
+    pub idle_is_shared: bool,
     /// Some containers are not sent yet, though what is around them is.
     pub some_wait: bool,
     pub series: BTreeMap<Key, Known>,
@@ -177,6 +179,13 @@ impl Ledger {
             let measured = self.sum(|m, _, p| of(p) && m == "hw.energy");
             assert_eq!(top, node("active"), "{id}: workloads at the top are what was booked");
             assert_eq!(top + unattributed + node("idle"), measured, "{id}: the books balance");
+            let shared =
+                self.sum(|m, _, p| of(p) && has(p, attr::ENERGY_STATE, "idle") && m != "wattribute.node.energy");
+            if self.idle_is_shared {
+                assert_eq!(shared + node("idle_unshared"), node("idle"), "{id}: idle, as it is shown with workloads");
+            } else {
+                assert_eq!(shared + node("idle_unshared"), 0, "{id}: nobody asked");
+            }
             for (key, kind) in
                 [(attr::CONTAINER_ID, "container"), (attr::K8S_POD_UID, "pod"), (attr::CGROUP, "service")]
             {
@@ -193,9 +202,14 @@ impl Ledger {
             self.series.keys().filter(|(m, _, _, _)| *m == metric).filter_map(|(_, r, _, _)| r.get(key)).collect();
         for name in names {
             let here = |r: &Attributes| r.get(key) == Some(name);
-            let whole = self.sum(|m, r, p| of(p) && m == metric && here(r));
+            let active = |p: &Attributes| p.get(attr::ENERGY_STATE).is_some_and(|state| state == "active");
+            let whole = self.sum(|m, r, p| of(p) && m == metric && here(r) && active(p));
             let inside = self.sum(|m, r, p| {
-                of(p) && here(r) && m.starts_with("wattribute.") && p.get(attr::PARENT_KIND).is_some_and(|k| k == kind)
+                of(p)
+                    && here(r)
+                    && active(p)
+                    && m.starts_with("wattribute.")
+                    && p.get(attr::PARENT_KIND).is_some_and(|k| k == kind)
             });
             if !(self.no_processes || self.some_wait && kind == "pod") {
                 assert_eq!(inside, whole, "{id}: inside of {kind} {name}");

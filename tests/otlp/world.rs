@@ -67,7 +67,7 @@ impl World {
 
     pub fn add_zone(&mut self, zone: Zone) {
         let (old, rows) = (self.snapshot.zones.len(), self.snapshot.workloads.len());
-        for column in [&mut self.snapshot.active, &mut self.snapshot.exited] {
+        for column in [&mut self.snapshot.active, &mut self.snapshot.exited, &mut self.snapshot.idle] {
             let mut wider = vec![Microjoules::ZERO; rows * (old + 1)];
             for row in 0..rows {
                 wider[row * (old + 1)..][..old].copy_from_slice(&column[row * old..][..old]);
@@ -82,6 +82,7 @@ impl World {
             covers: Duration::ZERO,
             until: self.snapshot.at,
             idle: Microjoules::ZERO,
+            shared: Microjoules::ZERO,
             attributed: Microjoules::ZERO,
             unattributed: Microjoules::ZERO,
             total: Totals::default(),
@@ -103,11 +104,11 @@ impl World {
         if row == self.snapshot.workloads.len() {
             self.snapshot.workloads.push(None);
             self.snapshot.cpu.push(CpuTime::ZERO);
-            for column in [&mut self.snapshot.active, &mut self.snapshot.exited] {
+            for column in [&mut self.snapshot.active, &mut self.snapshot.exited, &mut self.snapshot.idle] {
                 column.resize((row + 1) * zones, Microjoules::ZERO);
             }
         }
-        for column in [&mut self.snapshot.active, &mut self.snapshot.exited] {
+        for column in [&mut self.snapshot.active, &mut self.snapshot.exited, &mut self.snapshot.idle] {
             column[row * zones..][..zones].fill(Microjoules::ZERO);
         }
         let start = self.snapshot.at;
@@ -206,6 +207,20 @@ impl World {
         book.total.idle += Microjoules(idle);
         book.total.unattributed += Microjoules(unattributed);
         book.total.measured += Microjoules(idle + unattributed);
+    }
+
+    /// Idle energy that is shown with a row, as with `attribution.idle_share`.
+    pub fn share_idle(&mut self, row: usize, z: usize, energy: u64) {
+        let zones = self.snapshot.zones.len();
+        self.snapshot.idle[row * zones + z] += Microjoules(energy);
+        self.snapshot.zones[z].total.shared += Microjoules(energy);
+        self.rest(z, energy, 0);
+    }
+
+    pub fn is_outermost(&self, row: usize) -> bool {
+        let parent = self.snapshot.workloads[row].as_ref().unwrap().parent;
+        let kind = self.snapshot.workloads[parent].as_ref().unwrap().identity.id.kind();
+        matches!(kind, Kind::Node | Kind::Slice)
     }
 
     /// Ends a workload and everything in it; final from the next tick on.

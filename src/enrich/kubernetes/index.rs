@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::object::{Container, ContainerStatus, Pod};
-use super::owner;
+use super::{owner, resources};
 use crate::enrich::image;
 use crate::semconv::attr;
 use crate::workload::{Attribute, Names};
@@ -103,10 +103,12 @@ impl Index {
             if let Some(image) = image {
                 image::describe(image, &mut add);
             }
-            containers.push((id.to_owned(), Names { name: format!("{name}/{container}"), attributes }));
+            containers
+                .push((id.to_owned(), Names { name: format!("{name}/{container}"), attributes, ..Names::default() }));
         }
         let mirrors = pod.metadata.annotations.as_ref().and_then(|all| all.get(MIRROR)).cloned();
-        let changed = self.enter(&uid, Names { name, attributes }, mirrors);
+        let names = Names { name, attributes, resources: resources::of(&pod.spec) };
+        let changed = self.enter(&uid, names, mirrors);
         self.enter_containers(&uid, containers) || changed
     }
 
@@ -138,7 +140,7 @@ impl Index {
             return false;
         }
         self.gone.retain(|gone| gone != uid);
-        let inside = Arc::new(Names { name: String::new(), attributes: names.attributes.clone() });
+        let inside = Arc::new(Names { attributes: names.attributes.clone(), ..Names::default() });
         let containers = self.pods.remove(uid).map_or_else(Vec::new, |known| known.containers);
         let entry = Entry { names: Arc::new(names), inside, containers, mirrors, gone: false };
         self.pods.insert(uid.to_owned(), entry);

@@ -36,17 +36,45 @@ pub struct Spec {
     pub init_containers: Option<Vec<Container>>,
     /// Those put in for debugging.
     pub ephemeral_containers: Option<Vec<Container>>,
+    /// Of the pod as a whole.
+    pub resources: Option<Requirements>,
+    /// What its sandbox needs beside its containers.
+    pub overhead: Option<Amounts>,
 }
 
 /// `Container`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Container {
     /// Its name in the pod.
     #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// The image as the user wrote it.
     pub image: Option<String>,
+    /// What it wants.
+    pub resources: Option<Requirements>,
+    /// `Always` on an init container: a sidecar.
+    pub restart_policy: Option<String>,
+}
+
+/// `ResourceRequirements`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Requirements {
+    /// What it is sure to get.
+    pub requests: Option<Amounts>,
+    /// What it may use at most.
+    pub limits: Option<Amounts>,
+}
+
+/// `ResourceList`, of which two are wanted. Quantities are text, or a number.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Amounts {
+    /// CPUs.
+    pub cpu: Option<serde_json::Value>,
+    /// Bytes.
+    pub memory: Option<serde_json::Value>,
 }
 
 /// `PodStatus`.

@@ -42,7 +42,7 @@ impl Found {
         add(attr::CONTAINER_RUNTIME_NAME, runtime);
         self.name.iter().for_each(|name| add(attr::CONTAINER_NAME, name));
         self.image.iter().for_each(|image| image::describe(image, &mut add));
-        Names { name: self.name.clone().unwrap_or_default(), attributes }
+        Names { name: self.name.clone().unwrap_or_default(), attributes, ..Names::default() }
     }
 }
 

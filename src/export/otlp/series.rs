@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attributes::{Chain, NodeResource, chain_of, parent_of, render, render_node};
+use super::cells::{Cell, widened};
 use super::ended::{Queue, Why};
 use super::labels::Labels;
 use super::named::{Candidate, Change, Ranking, outside_too_long};
@@ -46,6 +47,8 @@ pub struct Book {
     rows: Vec<Row>,
     /// `row * zones + zone`, as in the snapshot.
     cells: Vec<Cell>,
+    /// Idle energy shown with each row, at the last push and since; empty where none is.
+    idle: Vec<(u64, u64)>,
     generation: Option<u64>,
     ranking: Ranking,
     chain: Chain,
@@ -72,59 +75,19 @@ struct Row {
     kept: Option<Box<Entity>>,
 }
 
-/// One row and zone: totals at the last push, and what came since.
-#[derive(Debug, Default, Clone, Copy)]
-struct Cell {
-    active: u64,
-    exited: u64,
-    came: u64,
-    came_exited: u64,
-    claimed: u64,
-    claimed_by_workloads: u64,
-    own: Signed,
-    other: Signed,
-}
-
-impl Cell {
-    /// What of the energy that came is the workload's own, and what its group's.
-    fn close(&mut self, slice: bool, groups: bool) {
-        self.own.set(self.came, if slice { self.claimed_by_workloads } else { 0 });
-        if groups {
-            self.other.set(self.came, self.came_exited.saturating_add(self.claimed));
-        } else {
-            self.came_exited = 0;
-        }
-    }
-
-    fn increments(&self) -> [(u64, Source); 3] {
-        [(self.own.increment, Source::Own), (self.other.increment, Source::Other), (self.came_exited, Source::Exited)]
-    }
-}
-
 /// Adds the increments of a row to its series.
-fn post(entity: &mut Entity, cells: &[Cell], labels: &Labels) {
+fn post(entity: &mut Entity, cells: &[Cell], idle: &[(u64, u64)], labels: &Labels) {
     for index in 0..entity.series.len() {
         let Some(series) = entity.series.get(index) else { continue };
         let Some(cell) = cells.get(series.z) else { continue };
         let source = series.source;
-        let Some((increment, _)) = cell.increments().into_iter().find(|(_, of)| *of == source) else { continue };
-        let watts = (source == Source::Own).then(|| labels.watts(increment));
+        let increment = match source {
+            Source::IdleShare => idle.get(series.z).map(|(_, came)| *came),
+            _ => cell.increments().into_iter().find(|(_, of)| *of == source).map(|(increment, _)| increment),
+        };
+        let Some(increment) = increment else { continue };
+        let watts = matches!(source, Source::Own | Source::IdleShare).then(|| labels.watts(increment));
         entity.book(index, Microjoules(increment), watts);
-    }
-}
-
-/// An increment that waits while it is negative.
-#[derive(Debug, Default, Clone, Copy)]
-struct Signed {
-    carry: i64,
-    increment: u64,
-}
-
-impl Signed {
-    fn set(&mut self, gain: u64, loss: u64) {
-        let sum = i128::from(self.carry) + i128::from(gain) - i128::from(loss);
-        self.increment = u64::try_from(sum.max(0)).unwrap_or(u64::MAX);
-        self.carry = i64::try_from(sum.min(0)).unwrap_or(i64::MIN);
     }
 }
 
@@ -160,6 +123,7 @@ impl Book {
             zones: Zones::new(render_node(&node.own(settings))),
             rows: Vec::new(),
             cells: Vec::new(),
+            idle: Vec::new(),
             generation: None,
             ranking: Ranking::default(),
             chain: Chain::new(),
@@ -212,6 +176,7 @@ impl Book {
             self.meet(snapshot);
         }
         self.measure(snapshot);
+        self.measure_idle(snapshot);
         self.claim();
         self.book(snapshot);
         if self.export == ProcessExport::Top {
@@ -246,15 +211,8 @@ impl Book {
     fn grow(&mut self, snapshot: &Snapshot) {
         let (old, new) = (self.stride(), snapshot.zones.len().max(self.stride()));
         if new > old {
-            let mut cells = vec![Cell::default(); self.rows.len() * new];
-            if old > 0 {
-                for (row, cells_before) in self.cells.chunks_exact(old).enumerate() {
-                    if let Some(place) = cells.get_mut(row * new..row * new + old) {
-                        place.copy_from_slice(cells_before);
-                    }
-                }
-            }
-            self.cells = cells;
+            self.cells = widened(&self.cells, old, new);
+            self.idle = widened(&self.idle, old, new);
             self.zones.grow(snapshot);
         }
         let rows = snapshot.workloads.len().max(self.rows.len());
@@ -285,6 +243,9 @@ impl Book {
         }
         if let Some(cells) = self.cells.get_mut(row * stride..(row + 1) * stride) {
             cells.fill(Cell::default());
+        }
+        if let Some(idle) = self.idle.get_mut(row * stride..(row + 1) * stride) {
+            idle.fill((0, 0));
         }
     }
 
@@ -426,6 +387,21 @@ impl Book {
         }
     }
 
+    /// The same for idle energy, where it is shared.
+    fn measure_idle(&mut self, snapshot: &Snapshot) {
+        let stride = self.stride();
+        if snapshot.idle_share.is_none() || stride == 0 {
+            return;
+        }
+        self.idle.resize(self.cells.len(), (0, 0));
+        for (row, (state, cells)) in self.rows.iter().zip(self.idle.chunks_exact_mut(stride)).enumerate() {
+            for (z, (before, came)) in cells.iter_mut().enumerate() {
+                let now = if state.serial.is_some() { snapshot.idle_of(row, z).0.max(*before) } else { *before };
+                (*came, *before) = (now - *before, now);
+            }
+        }
+    }
+
     /// Children tell their parent what they account for.
     fn claim(&mut self) {
         let stride = self.stride();
@@ -475,7 +451,14 @@ impl Book {
                     }
                 }
             }
-            post(entity, cells, &self.labels);
+            let idle = self.idle.get(row * stride..(row + 1) * stride).unwrap_or_default();
+            for (z, ((_, came), zone)) in idle.iter().zip(zones).enumerate() {
+                if *came > 0 && row != 0 {
+                    entity.ensure(z, &zone.zone, Source::IdleShare, start);
+                    entity.note(z, Source::IdleShare, snapshot.idle_share.unwrap_or_default());
+                }
+            }
+            post(entity, cells, idle, &self.labels);
         }
     }
 

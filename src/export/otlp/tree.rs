@@ -26,6 +26,8 @@ pub enum Source {
     Active,
     /// What a zone's energy was booked to rest.
     Idle,
+    /// What of that is not shown with workloads.
+    IdleUnshared,
     /// What a zone's energy was booked to nobody.
     Unattributed,
     /// What a zone is taken to draw at rest.
@@ -34,6 +36,8 @@ pub enum Source {
     AtRestError,
     /// The workload itself.
     Own,
+    /// Its part of the machine at rest.
+    IdleShare,
     /// Its processes without a series of their own.
     Other,
     /// Its processes that ended unseen.
@@ -49,10 +53,10 @@ impl Source {
             Self::Part => (metric::HW_ENERGY, Some(metric::HW_POWER)),
             Self::Host => (metric::HW_HOST_ENERGY, Some(metric::HW_HOST_POWER)),
             Self::Meter => (metric::METER_ENERGY, Some(metric::METER_POWER)),
-            Self::Active | Self::Idle => (metric::NODE_ENERGY, None),
+            Self::Active | Self::Idle | Self::IdleUnshared => (metric::NODE_ENERGY, None),
             Self::Unattributed => (metric::UNATTRIBUTED_ENERGY, None),
             Self::Other | Self::Exited => (metric::PROCESS_ENERGY, None),
-            Self::Own => match kind {
+            Self::Own | Self::IdleShare => match kind {
                 Kind::Pod => (metric::POD_ENERGY, Some(metric::POD_POWER)),
                 Kind::Container => (metric::CONTAINER_ENERGY, Some(metric::CONTAINER_POWER)),
                 Kind::Vm => (metric::VM_ENERGY, Some(metric::VM_POWER)),
@@ -211,7 +215,8 @@ impl Entity {
 
     /// Gives the series of `source` for zone number `z` its word.
     pub fn note(&mut self, z: usize, source: Source, note: &'static str) {
-        for series in self.series.iter_mut().filter(|series| series.z == z && series.source == source) {
+        let of = |series: &&mut Series| series.z == z && series.source == source && series.note != note;
+        for series in self.series.iter_mut().filter(of) {
             series.note = note;
             self.stale = true;
         }
@@ -360,16 +365,21 @@ impl Entity {
             }
             Source::Active => out.attribute(7, attr::ENERGY_STATE, word::ACTIVE),
             Source::Idle => out.attribute(7, attr::ENERGY_STATE, word::IDLE),
+            Source::IdleUnshared => out.attribute(7, attr::ENERGY_STATE, word::IDLE_UNSHARED),
             Source::AtRest | Source::AtRestError => out.attribute(7, attr::IDLE_SOURCE, series.note),
             Source::Host | Source::Unattributed => {}
-            Source::Own | Source::Other | Source::Exited => self.write_workload(series.source, out),
+            Source::Own | Source::Other | Source::Exited | Source::IdleShare => self.write_workload(series, out),
         }
     }
 
-    fn write_workload(&self, source: Source, out: &mut Writer) {
-        out.attribute(7, attr::ENERGY_STATE, word::ACTIVE);
-        out.attribute(7, attr::ATTRIBUTION_METHOD, word::CPU_TIME);
-        let around = if source == Source::Own { self.parent } else { self.kind };
+    fn write_workload(&self, series: &Series, out: &mut Writer) {
+        let source = series.source;
+        let (state, method) =
+            if source == Source::IdleShare { (word::IDLE, series.note) } else { (word::ACTIVE, word::CPU_TIME) };
+        out.attribute(7, attr::ENERGY_STATE, state);
+        out.attribute(7, attr::ATTRIBUTION_METHOD, method);
+        let itself = matches!(source, Source::Own | Source::IdleShare);
+        let around = if itself { self.parent } else { self.kind };
         out.attribute(7, attr::PARENT_KIND, around.unwrap_or(Kind::Node).as_str());
         match source {
             Source::Other => out.attribute(7, attr::PROCESS_GROUP, word::OTHER),

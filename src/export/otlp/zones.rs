@@ -53,7 +53,7 @@ fn same(a: &Zone, b: &Zone) -> bool {
 }
 
 fn of_zones(source: Source) -> bool {
-    !matches!(source, Source::Own | Source::Other | Source::Exited)
+    !matches!(source, Source::Own | Source::Other | Source::Exited | Source::IdleShare)
 }
 
 fn given(book: &ZoneBook) -> bool {
@@ -64,6 +64,7 @@ fn difference(new: Totals, old: Totals) -> Totals {
     Totals {
         measured: new.measured.saturating_sub(old.measured),
         idle: new.idle.saturating_sub(old.idle),
+        shared: new.shared.saturating_sub(old.shared),
         attributed: new.attributed.saturating_sub(old.attributed),
         unattributed: new.unattributed.saturating_sub(old.unattributed),
     }
@@ -144,10 +145,11 @@ impl Zones {
                 Source::Part | Source::Host | Source::Meter => (state.came.measured, state.watts),
                 Source::Active => (state.came.attributed, None),
                 Source::Idle => (state.came.idle, None),
+                Source::IdleUnshared => (state.came.idle.saturating_sub(state.came.shared), None),
                 Source::Unattributed => (state.came.unattributed, None),
                 Source::AtRest => (Microjoules::ZERO, state.at_rest.map(|found| found.watts)),
                 Source::AtRestError => (Microjoules::ZERO, state.at_rest.map(|found| found.error)),
-                Source::Own | Source::Other | Source::Exited => continue,
+                Source::Own | Source::Other | Source::Exited | Source::IdleShare => continue,
             };
             self.entity.book(index, energy, watts);
         }
@@ -180,7 +182,7 @@ impl Zones {
         state.present |= appeared;
         state.zone = Arc::clone(&book.zone);
         if state.present && (appeared || other) {
-            self.ensure(z, start);
+            self.ensure(z, start, snapshot.idle_share.is_some());
         }
         self.follow_rest(z, book, labels, ended);
         appeared || other
@@ -218,8 +220,14 @@ impl Zones {
                 Source::Part | Source::Host | Source::Meter => booked,
                 Source::Active => came.attributed,
                 Source::Idle => came.idle,
+                Source::IdleUnshared => came.idle.saturating_sub(came.shared),
                 Source::Unattributed => came.unattributed,
-                Source::AtRest | Source::AtRestError | Source::Own | Source::Other | Source::Exited => continue,
+                Source::AtRest
+                | Source::AtRestError
+                | Source::Own
+                | Source::Other
+                | Source::Exited
+                | Source::IdleShare => continue,
             };
             let watts = series.watts;
             self.entity.book(index, energy, watts);
@@ -229,11 +237,14 @@ impl Zones {
         }
     }
 
-    fn ensure(&mut self, z: usize, start: u64) {
+    fn ensure(&mut self, z: usize, start: u64, shares: bool) {
         let Some(state) = self.states.get(z) else { return };
         if state.zone.role == Role::Primary {
             for source in [Source::Active, Source::Idle, Source::Unattributed] {
                 self.entity.ensure(z, &state.zone, source, start);
+            }
+            if shares {
+                self.entity.ensure(z, &state.zone, Source::IdleUnshared, start);
             }
         }
         if whole(&state.zone) {
