@@ -11,6 +11,7 @@ use crate::activity::cgroup::Tree;
 use crate::activity::cpu::CpuTimes;
 use crate::activity::flow::Flows;
 use crate::activity::process::Processes;
+use crate::activity::sockets::Sockets;
 use crate::activity::walk::Walk;
 use crate::clock::Timestamp;
 use crate::config::ProcessExport;
@@ -25,6 +26,7 @@ pub mod flow;
 mod members;
 mod place;
 pub mod process;
+pub mod sockets;
 pub mod walk;
 
 /// The most that a negative remainder is carried, per CPU.
@@ -49,6 +51,17 @@ pub struct Usage {
     pub stolen: CpuTime,
     /// Whether workloads were looked into: if not, a leaf has no `exited`.
     pub split_below: bool,
+    /// The same by processor socket, where there are several and the interval is known of each.
+    pub sockets: Vec<OnSocket>,
+}
+
+/// What was used on one socket.
+#[derive(Debug, Clone, Default)]
+pub struct OnSocket {
+    /// `physical_package_id`.
+    pub package: u32,
+    /// How much, by row. It has no sockets of its own.
+    pub usage: Usage,
 }
 
 impl Usage {
@@ -122,6 +135,9 @@ impl Usage {
             self.weight[row] = 0;
             self.exited[row] = 0;
         }
+        for one in &mut self.sockets {
+            one.usage.forget(row);
+        }
     }
 
     fn grow(&mut self, rows: usize) {
@@ -159,6 +175,7 @@ pub struct Activity {
     /// CPUs online as they were last known; 0: not known.
     cpus: u64,
     carry: i64,
+    sockets: Option<Sockets>,
 }
 
 impl Activity {
@@ -178,6 +195,7 @@ impl Activity {
             times: None,
             cpus: 0,
             carry: 0,
+            sockets: Sockets::find(host),
         }
     }
 
@@ -236,10 +254,14 @@ impl Activity {
             processes: &mut self.processes,
             buffer: &mut self.buffer,
             moved,
+            sockets: self.sockets.as_ref(),
         };
         walk.run(&mut self.base, self.other.as_mut());
         self.flows.finish(table, &mut self.usage, slack);
         self.sum_up(table, stat_busy, capacity, slack);
+        if let Some(sockets) = &mut self.sockets {
+            sockets.cut(&self.flows, table, awake.into(), &mut self.usage);
+        }
         if self.cpu.len() < table.len() {
             self.cpu.resize(table.len(), CpuTime::ZERO);
         }
@@ -258,6 +280,9 @@ impl Activity {
     fn cpu_times(&mut self, host: &Host, awake: Duration) -> (Option<CpuTime>, CpuTime) {
         let read = host.reread(&mut self.stat, &mut self.buffer);
         let times = read.ok().and_then(|()| CpuTimes::parse(&self.buffer));
+        if let Some(sockets) = &mut self.sockets {
+            sockets.read(times.is_some().then_some(&self.buffer));
+        }
         let found = match (&times, &self.times) {
             (Some(now), Some(before)) if now.all > before.all => {
                 if now.online != before.online {

@@ -226,7 +226,8 @@ fn card_works(account: &Account) -> bool {
 
 /// One zone at one tick: judge the reading, then book it or let its interval go on.
 fn settle(account: &mut Account, stack: &mut Vec<(usize, Microjoules)>, reading: Reading, tick: Tick<'_>) {
-    let Tick { usage, table, .. } = tick;
+    let Tick { table, .. } = tick;
+    let usage = tick.usage.of(account.zone.socket);
     account.grow(table.len());
     account.book.measured = None;
     account.book.covers = Duration::ZERO;
@@ -275,7 +276,8 @@ fn divide(
     interval: (Microjoules, Duration, Timestamp),
     tick: Tick<'_>,
 ) {
-    let Tick { usage, table, .. } = tick;
+    let Tick { table, .. } = tick;
+    let usage = tick.usage.of(account.zone.socket);
     if !account.late.is_empty() {
         account.late.add(usage);
     }
@@ -329,7 +331,7 @@ fn share_idle(account: &mut Account, idle: Microjoules, tick: Tick<'_>) -> Micro
     }
     let Account { late, idle: column, idle_phase, zone, .. } = account;
     column.resize(tick.table.len().max(column.len()), 0);
-    let usage = if late.is_empty() { tick.usage } else { &late.usage };
+    let usage = if late.is_empty() { tick.usage.of(zone.socket) } else { &late.usage };
     tick.sharers.split(idle, zone.domain, usage, idle_phase, |row, share| {
         if let Some(cell) = column.get_mut(row) {
             *cell += share.0;
@@ -343,7 +345,7 @@ fn idle_of(
     (energy, covers, at): (Microjoules, Duration, Timestamp),
     tick: Tick<'_>,
 ) -> Microjoules {
-    let usage = if account.late.is_empty() { tick.usage } else { &account.late.usage };
+    let usage = if account.late.is_empty() { tick.usage.of(account.zone.socket) } else { &account.late.usage };
     let (busy, capacity, stolen) = (usage.busy, usage.capacity, usage.stolen);
     account.book.at_rest = match idle::rule(&tick.policy.idle, &account.zone) {
         Rule::None => return Microjoules::ZERO,

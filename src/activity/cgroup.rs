@@ -82,6 +82,10 @@ pub struct Node {
     pub fresh: bool,
     /// A threaded cgroup: its processes are listed by the domain above it (`cgroup.procs` gives EOPNOTSUPP).
     pub threaded: bool,
+    /// The socket that its CPUs are in, and the tick at which that is looked up again.
+    pub pin: Option<usize>,
+    /// See above.
+    pub pin_due: u64,
     /// The tick at which it was last seen in its parent's listing.
     pub seen: u64,
     round: u64,
@@ -187,6 +191,25 @@ impl Tree {
     /// See [`Tree::lend_dir`].
     pub fn take_back(&mut self, path: String) {
         self.lent = path;
+    }
+
+    /// Reads which CPUs a cgroup may use; what it does not say, the cgroup above does.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn read_cpuset(&self, host: &Host, index: usize, buffer: &mut Vec<u8>) -> Result<(), Errno> {
+        let node = &self.nodes[index];
+        match self.version {
+            Version::V2 => {
+                let dir = node.dir.as_deref().ok_or(Errno::NOENT)?;
+                host.read(&format!("{dir}/cpuset.cpus.effective"), buffer)
+            }
+            Version::V1 => {
+                let dir = format!("{MOUNT}/cpuset{}", node.path);
+                host.read(&format!("{dir}/cpuset.effective_cpus"), buffer)
+                    .or_else(|_| host.read(&format!("{dir}/cpuset.cpus"), buffer))
+            }
+        }
     }
 
     /// Begins a walk.
@@ -365,6 +388,8 @@ impl Node {
             measured: false,
             fresh: true,
             threaded: false,
+            pin: None,
+            pin_due: 0,
             seen: 0,
             round: 0,
             total: CpuTime::ZERO,

@@ -53,6 +53,19 @@ impl CpuTimes {
         times.map(|[at_rest, stolen, all]| Self { at_rest, stolen, all, online })
     }
 
+    /// The CPU of a `cpuN` line, its time at rest (idle + iowait + steal), and what of that was stolen.
+    #[must_use]
+    pub fn parse_one(line: &[u8]) -> Option<(usize, CpuTime, CpuTime)> {
+        let mut words = std::str::from_utf8(line.strip_prefix(b"cpu")?).ok()?.split_ascii_whitespace();
+        let cpu = words.next()?.parse().ok()?;
+        let mut columns = [0_u64; 8];
+        for (column, word) in columns.iter_mut().zip(words) {
+            *column = word.parse().ok()?;
+        }
+        let at_rest = columns[3].saturating_add(columns[4]).saturating_add(columns[7]);
+        Some((cpu, CpuTime::from_ticks(at_rest), CpuTime::from_ticks(columns[7])))
+    }
+
     /// Busy time since `before` and the time that the CPUs had, for an interval that was `awake` long.
     #[must_use]
     pub fn busy_since(&self, before: &Self, awake: Duration) -> (CpuTime, CpuTime) {
@@ -94,14 +107,24 @@ pub fn online(host: &Host) -> u64 {
 /// The number of CPUs in a list such as `0-3,8,10-11` (Documentation/admin-guide/cputopology.rst).
 #[must_use]
 pub fn parse_list(bytes: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(bytes).ok()?.trim();
     let mut count = 0_u64;
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+    for part in parts(bytes) {
+        let (first, last) = part?;
         count = count.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
     }
     Some(count)
+}
+
+/// The ranges of a list, first and last CPU; up to the first that is none.
+pub fn ranges(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    parts(bytes).map_while(|part| part).filter(|(first, last)| first <= last)
+}
+
+fn parts(bytes: &[u8]) -> impl Iterator<Item = Option<(u64, u64)>> {
+    std::str::from_utf8(bytes).unwrap_or("?").trim().split(',').map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    })
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Flows {
     marked: Vec<bool>,
     touched: Vec<usize>,
     carved: Vec<usize>,
+    /// What cgroups that are pinned to a socket used: row, socket, and how much.
+    pinned: Vec<(usize, usize, i64)>,
     root_usage: i64,
 }
 
@@ -51,6 +53,7 @@ impl Flows {
         }
         self.carved.clear();
         self.away.clear();
+        self.pinned.clear();
         self.root_usage = 0;
         self.grow(rows);
     }
@@ -97,6 +100,23 @@ impl Flows {
     pub fn own(&mut self, table: &Table, row: usize, nanos: i64) {
         self.touch(table, row);
         self.own[row] += nanos;
+    }
+
+    /// A cgroup of `row` that is pinned to a socket used this much of it there.
+    pub fn pin(&mut self, row: usize, socket: usize, nanos: i64) {
+        self.pinned.push((row, socket, nanos));
+    }
+
+    /// See [`Flows::pin`].
+    #[must_use]
+    pub fn pinned(&self) -> &[(usize, usize, i64)] {
+        &self.pinned
+    }
+
+    /// What the cgroups of `row` used beyond those inside it.
+    #[must_use]
+    pub fn own_of(&self, row: usize) -> i64 {
+        self.own.get(row).copied().unwrap_or(0)
     }
 
     /// A process of `row` used this much of what the row's cgroups used.

@@ -8,6 +8,7 @@
 use crate::activity::cgroup::{ROOT, Tree};
 use crate::activity::flow::Flows;
 use crate::activity::process::Processes;
+use crate::activity::sockets::Sockets;
 use crate::activity::{Moment, Usage, signed};
 use crate::host::{EntryKind, Errno, Host};
 use crate::unit::CpuTime;
@@ -16,6 +17,8 @@ use crate::workload::{self, Identity, Kind, Verdict};
 
 /// Cgroups nested deeper than this are left to their ancestor.
 pub(super) const DEPTH_MAX: u32 = 64;
+/// After so many ticks it is looked up again to which socket a cgroup is pinned.
+const PIN_TICKS: u64 = 30;
 
 /// A walk in progress.
 pub struct Walk<'a> {
@@ -37,6 +40,8 @@ pub struct Walk<'a> {
     pub buffer: &'a mut Vec<u8>,
     /// Told of each workload that changed its place, with its old parent.
     pub moved: &'a mut dyn FnMut(usize, usize),
+    /// The sockets, where there are several.
+    pub sockets: Option<&'a Sockets>,
 }
 
 impl Walk<'_> {
@@ -79,6 +84,9 @@ impl Walk<'_> {
         }
         let deep = node.depth >= DEPTH_MAX;
         tree.mark_entered(at, before);
+        if is_base {
+            self.look_up_pin(tree, at);
+        }
         if !deep {
             self.list_children(tree, is_base, at);
         }
@@ -88,6 +96,18 @@ impl Walk<'_> {
                 self.enter(tree, is_base, child);
             }
         }
+    }
+
+    /// Which socket a cgroup is pinned to. A runtime sets that a moment after it has made the cgroup.
+    fn look_up_pin(&mut self, tree: &mut Tree, at: usize) {
+        let Some(sockets) = self.sockets.filter(|_| tree.node(at).pin_due <= self.moment.tick) else { return };
+        let pin = match tree.read_cpuset(self.host, at, self.buffer) {
+            Ok(()) => sockets.pin_of(self.buffer),
+            Err(_) => tree.node(tree.node(at).parent).pin,
+        };
+        let node = tree.node_mut(at);
+        node.pin = pin;
+        node.pin_due = self.moment.tick + if node.pin_due == 0 { 1 } else { PIN_TICKS };
     }
 
     /// Turns the new total into what the cgroup used, and books what is its own. `live` is what its processes used.
@@ -124,7 +144,11 @@ impl Walk<'_> {
         if at == ROOT && is_base && total.is_some() {
             self.flows.root(used);
         }
+        let pin = tree.node(at).pin.filter(|_| is_base);
         self.own(is_base, row, used - inner);
+        if let Some(socket) = pin {
+            self.flows.pin(row, socket, used - inner);
+        }
     }
 
     fn own(&mut self, is_base: bool, row: usize, nanos: i64) {

@@ -218,9 +218,9 @@ impl World {
     }
 
     pub fn is_outermost(&self, row: usize) -> bool {
-        let parent = self.snapshot.workloads[row].as_ref().unwrap().parent;
-        let kind = self.snapshot.workloads[parent].as_ref().unwrap().identity.id.kind();
-        matches!(kind, Kind::Node | Kind::Slice)
+        let workload = self.snapshot.workloads[row].as_ref().unwrap();
+        let around = self.snapshot.workloads[workload.parent].as_ref().unwrap();
+        matches!(around.identity.id.kind(), Kind::Node | Kind::Slice) && !workload.awaited
     }
 
     /// Ends a workload and everything in it; final from the next tick on.

@@ -76,9 +76,10 @@ impl Queue {
         self.waiting.retain(|ended| !(ended.delivered && ended.why == hidden));
     }
 
-    /// Takes a demoted process back.
-    pub fn take_back(&mut self, serial: u64) -> Option<Entity> {
-        let at = self.waiting.iter().position(|ended| ended.why == Why::Demoted && ended.entity.serial == serial)?;
+    /// Takes a demoted process back that has these names. It may have been demoted under others, too.
+    pub fn take_back(&mut self, entity: &Entity) -> Option<Entity> {
+        let same = |known: &Entity| known.serial == entity.serial && known.named_as(entity);
+        let at = self.waiting.iter().position(|ended| ended.why == Why::Demoted && same(&ended.entity))?;
         self.waiting.remove(at).map(|ended| ended.entity)
     }
 

@@ -65,7 +65,8 @@ struct Row {
     parent: usize,
     parent_serial: u64,
     moves: u32,
-    over: bool,
+    /// When it ended, since boot, once that has been booked.
+    over: Option<Duration>,
     held_back: bool,
     /// A process that moved since the last push: what it used meanwhile is part of two parents, who each know how much.
     astray: bool,
@@ -261,9 +262,11 @@ impl Book {
         (state.serial, state.kind, state.moves) = (Some(workload.serial), Some(kind), workload.moves);
         (state.parent, state.parent_serial) = (parent, parent_serial);
         // It ended here, but another reader had not seen that yet when it began again.
-        let back = state.over && workload.ended.is_none();
-        state.over &= !back;
-        if row == 0 || state.over {
+        let back = state.over.is_some_and(|over| workload.ended.is_none_or(|ended| ended.boot != over));
+        if back {
+            state.over = None;
+        }
+        if row == 0 || state.over.is_some() {
             return;
         }
         state.astray = moved && kind == Kind::Process;
@@ -468,7 +471,8 @@ impl Book {
         self.ranking.candidates.clear();
         self.ranking.candidates.reserve(snapshot.workloads.len());
         for (row, state) in self.rows.iter().enumerate() {
-            let Some(serial) = state.serial.filter(|_| state.kind == Some(Kind::Process) && !state.over) else {
+            let Some(serial) = state.serial.filter(|_| state.kind == Some(Kind::Process) && state.over.is_none())
+            else {
                 continue;
             };
             let alive = snapshot.workloads.get(row).and_then(Option::as_ref).is_some_and(|w| w.ended.is_none());
@@ -502,7 +506,7 @@ impl Book {
         let kept = state.kept.take();
         let mut entity = self.entity(snapshot, row, serial, Kind::Process, self.labels.now);
         if let Some(kept) = kept.filter(|kept| kept.named_as(&entity)) {
-            let before = self.ended.take_back(serial).unwrap_or(*kept);
+            let before = self.ended.take_back(&entity).unwrap_or(*kept);
             (entity.start, entity.series, entity.sent) = (before.start, before.series, true);
         }
         self.put(row, entity);
@@ -535,11 +539,9 @@ impl Book {
     /// Workloads that ended have their final totals now.
     fn bury(&mut self, snapshot: &Snapshot) {
         for (row, workload) in snapshot.rows() {
-            if row == 0 || workload.ended.is_none() {
-                continue;
-            }
+            let Some(ended) = workload.ended.filter(|_| row != 0) else { continue };
             let Some(state) = self.rows.get_mut(row) else { continue };
-            state.over = true;
+            state.over = Some(ended.boot);
             state.kept = None;
             if let Some(entity) = state.entity.take() {
                 self.ended.push(*entity, self.labels.now, Why::Dead);
