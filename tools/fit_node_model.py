@@ -44,6 +44,7 @@ CURVES_MIN = 5
 # Of the machines that the shape of all is taken from: what was sold before rests and rises differently.
 SHAPE_SINCE = 2017
 AMD = ("k10", "bulldozer", "zen")
+ONE_THREAD = ("core", "k10", "bulldozer", "sierra")  # generations whose cores have one thread each
 
 
 class Machine:
@@ -150,6 +151,33 @@ def fit(machines):
     idle, full = (fit_line(machines, rows, names, index) for index in (0, -1))
     return {"formula": FORMULA, "features": FEATURES, "mu": mean, "sd": spread, "default_shape": default,
             "generations": generations, "idle": idle, "max": full}
+
+
+def take_over(model, known, cpus):
+    """What `known` knows from more machines: medians and shapes; and for generations of which there are no curves here
+    the offsets that put a typical machine of theirs (two chips, a usual processor, as much memory as others) on them."""
+    medians = ("n", "first_year", "idle_over_max", "idle_w_per_thread", "max_w_per_thread", "shape")
+    model["default_shape"] = known["default_shape"]
+    for name, generation in known["generations"].items():
+        if name in model["generations"] and generation["n"] > model["generations"][name]["n"]:
+            model["generations"][name] = {key: generation[key] for key in medians}
+        own = [cpu for cpu in cpus if cpu["gen"] == name and all(cpu[key] for key in ("cores", "base_mhz", "tdp"))]
+        if name in model["generations"] or not own:
+            continue
+        median = lambda key: statistics.median(float(cpu[key]) for cpu in own)  # noqa: E731
+        per_thread = generation["idle_w_per_thread"] / generation["idle_per_tdp"]
+        smt = name not in ONE_THREAD
+        cores = median("tdp") / per_thread / (2 if smt else 1)
+        features = [None, math.log(per_thread), math.log(2), math.log(cores), math.log(median("base_mhz")), float(smt),
+                    1.0 if name.startswith(AMD) else 0.0]
+        z = [0.0 if value is None else (value - mean) / spread
+             for value, mean, spread in zip(features, model["mu"], model["sd"])]
+        for end, key in (("idle", "idle_per_tdp"), ("max", "max_per_tdp")):
+            line = model[end]
+            line["gen"][name] = math.log(generation[key]) - line["b0"] - sum(w * x for w, x in zip(line["w"], z))
+        model["generations"][name] = {key: generation[key] for key in medians}
+        print(f"  {name}: taken over, {cores:.0f} cores a chip, offsets {model['idle']['gen'][name]:+.3f} "
+              f"{model['max']['gen'][name]:+.3f}")
 
 
 def predict(model, machine, visible, known_generation=True):
@@ -312,6 +340,9 @@ def main():
                         help="fit to machines from then on (default: five years before --since): older ones are no guide "
                              "to new ones, but a generation without machines is then unknown to the model")
     parser.add_argument("--model", metavar="JSON", help="judge, and write out, this model instead of fitting one")
+    parser.add_argument("--known", metavar="JSON",
+                        help="a model of more machines: its medians and shapes are taken over, and its other generations")
+    parser.add_argument("--cpus", metavar="CSV", help="with --known: processors (gen, cores, threads, base_mhz, tdp)")
     parser.add_argument("--json", metavar="PATH", help="write the model as JSON, for the key model.file")
     parser.add_argument("--rust", metavar="PATH", help="write the table that is built in")
     options = parser.parse_args()
@@ -335,6 +366,9 @@ def main():
                   "or all of a generation):")
             judge(machines, options.since)
             model = fit(machines)
+            if options.known and options.cpus:
+                with open(options.known, encoding="utf-8") as known, open(options.cpus, encoding="utf-8", newline="") as cpus:
+                    take_over(model, json.load(known), list(csv.DictReader(cpus)))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(rounded(model), file, separators=(",", ":"), allow_nan=False)
