@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 20
 # Where cargo puts the release binary, also when the environment has moved the target directory out of the clone.
 export WATTRIBUTE_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/wattribute
 
-.PHONY: help build test lint chart chart-bless e2e e2e-cluster e2e-guest e2e-node bench fuzz metrics ci
+.PHONY: help build test lint chart chart-bless e2e e2e-cluster e2e-guest e2e-node bench accuracy fuzz metrics ci
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 11
@@ -43,6 +43,9 @@ e2e-node: build ## the chart on a real node of this machine: kubelet, containerd
 
 bench: ## cost of a tick
 	benches/run.sh
+
+accuracy: ## how right the figures are: idle, shares and books against the truth and beside other rules; a plot (SVG=path)
+	$(CARGO) bench --locked --bench accuracy -- $(SVG)
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
 	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
