@@ -15,7 +15,7 @@ use crate::cli::state::Keeper;
 use crate::cli::{UsageError, live, print_line};
 use crate::clock;
 use crate::config::{Config, Idle};
-use crate::export::Snapshot;
+use crate::export::{Snapshot, ZoneBook};
 use crate::meter::{Quality, Role};
 
 /// As many intervals as a learner keeps of quiet ones.
@@ -45,7 +45,12 @@ pub fn calibrate(mut config: Config, time: Duration) -> anyhow::Result<()> {
         std::thread::sleep(next.saturating_sub(clock::now().boot));
         agent.step(clock::now());
     }
-    let (text, measured) = judge(&agent.memory().learned, &agent.snapshot());
+    let snapshot = agent.snapshot();
+    let meters = |book: &ZoneBook| book.zone.role == Role::Primary && book.zone.quality == Quality::Measured;
+    if !snapshot.zones.iter().any(meters) {
+        anyhow::bail!("no meter can be read here (see wattribute discover); a model is set right by model.calibration");
+    }
+    let (text, measured) = judge(&agent.memory().learned, &snapshot);
     print_line(text.trim_end())?;
     if measured.calibrated.is_empty() {
         anyhow::bail!("nothing was calibrated; drain the node (kubectl drain), wait for it to settle, and try again");
