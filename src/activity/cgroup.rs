@@ -12,6 +12,8 @@ use crate::unit::CpuTime;
 const MOUNT: &str = "sys/fs/cgroup";
 /// The names under which v1 mounts the cpuacct controller.
 const CPUACCT: &[&str] = &["cpuacct", "cpu,cpuacct", "cpuacct,cpu"];
+/// Where v1 mounts the cpuset controller.
+const V1_CPUSET: &str = "sys/fs/cgroup/cpuset";
 /// The root of a tree.
 pub const ROOT: usize = 0;
 /// Descriptors kept open at most (accounting rule 12): of the base hierarchy,
@@ -197,19 +199,24 @@ impl Tree {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn read_cpuset(&self, host: &Host, index: usize, buffer: &mut Vec<u8>) -> Result<(), Errno> {
-        let node = &self.nodes[index];
-        match self.version {
-            Version::V2 => {
-                let dir = node.dir.as_deref().ok_or(Errno::NOENT)?;
-                host.read(&format!("{dir}/cpuset.cpus.effective"), buffer)
+    pub fn read_cpuset(&mut self, host: &Host, index: usize, buffer: &mut Vec<u8>) -> Result<(), Errno> {
+        let (node, version) = (&self.nodes[index], self.version);
+        let mut path = std::mem::take(&mut self.lent);
+        let mut read = |parts: [&str; 3]| {
+            path.clear();
+            for part in parts {
+                path.push_str(part);
             }
-            Version::V1 => {
-                let dir = format!("{MOUNT}/cpuset{}", node.path);
-                host.read(&format!("{dir}/cpuset.effective_cpus"), buffer)
-                    .or_else(|_| host.read(&format!("{dir}/cpuset.cpus"), buffer))
-            }
-        }
+            host.read(&path, buffer)
+        };
+        let done = match (version, &node.dir) {
+            (Version::V2, Some(dir)) => read([dir, "/cpuset.cpus.effective", ""]),
+            (Version::V2, None) => Err(Errno::NOENT),
+            (Version::V1, _) => read([V1_CPUSET, &node.path, "/cpuset.effective_cpus"])
+                .or_else(|_| read([V1_CPUSET, &node.path, "/cpuset.cpus"])),
+        };
+        self.lent = path;
+        done
     }
 
     /// Begins a walk.

@@ -163,13 +163,15 @@ impl Sockets {
 
 /// How what is not pinned spreads: as the sockets were busy with nothing that is.
 fn spread(sides: &mut [Side]) {
-    let pinned = |side: &Side| side.pinned.iter().fold(0_i64, |sum, nanos| sum.saturating_add(*nanos)).max(0);
-    let left: Vec<f64> =
-        sides.iter().map(|side| CpuTime(side.busy.saturating_sub(pinned(side).unsigned_abs())).seconds()).collect();
-    let sum: f64 = left.iter().sum();
+    for side in sides.iter_mut() {
+        let pinned = side.pinned.iter().fold(0_i64, |sum, nanos| sum.saturating_add(*nanos)).max(0);
+        side.free = CpuTime(side.busy.saturating_sub(pinned.unsigned_abs())).seconds();
+    }
+    let left: f64 = sides.iter().map(|side| side.free).sum();
     let all: f64 = sides.iter().map(|side| CpuTime(side.capacity).seconds()).sum();
-    for (side, left) in sides.iter_mut().zip(left) {
-        side.free = if sum > 0.0 { left / sum } else { CpuTime(side.capacity).seconds() / all.max(f64::MIN_POSITIVE) };
+    for side in sides {
+        let capacity = CpuTime(side.capacity).seconds() / all.max(f64::MIN_POSITIVE);
+        side.free = if left > 0.0 { side.free / left } else { capacity };
     }
 }
 
