@@ -12,7 +12,7 @@ use crate::activity::Usage;
 use crate::attribute::account::{Account, Verdict};
 use crate::attribute::idle::Rule;
 use crate::attribute::learner::{Estimate, Prior, Source};
-use crate::attribute::memory::{Kept, Memory, meaning};
+use crate::attribute::memory::{Kept, Memory, meaning, means_the_same};
 use crate::attribute::rest::Rest;
 use crate::attribute::share::Sharers;
 use crate::clock::Timestamp;
@@ -99,7 +99,7 @@ impl Ledger {
             if moved || booked || (estimating && stands_for_the_machine(zone)) {
                 account.rebase();
             }
-            if moved || meaning(&account.zone) != meaning(zone) {
+            if moved || !means_the_same(&account.zone, zone) {
                 account.unlearn();
             }
             account.zone = Arc::clone(zone);

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use crate::meter::Domain;
-use crate::meter::processor::{Generation, unknown};
+use crate::meter::processor::{Generation, interpolate, unknown};
 
 /// Bins of utilisation: the first is 0 to 2.5 %.
 pub const BINS: usize = 40;
@@ -263,16 +263,6 @@ fn curve(shape: usize, load: f64, prior: &Prior) -> f64 {
         2 => (20.0 * load).ln_1p() / 21.0_f64.ln(),
         _ => interpolate(&prior.shape, load),
     }
-}
-
-/// The value at `load` (0 to 1) of a curve that is known at equal steps.
-#[must_use]
-pub fn interpolate(curve: &[f64; 11], load: f64) -> f64 {
-    let at = load.clamp(0.0, 1.0) * 10.0;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 10
-    let first = (at as usize).min(9);
-    let (low, high) = (curve.get(first).copied().unwrap_or(0.0), curve.get(first + 1).copied().unwrap_or(1.0));
-    low + (high - low) * if first == 9 { at - 9.0 } else { at.fract() }
 }
 
 /// The bins as weighted points.

@@ -47,6 +47,12 @@ pub fn meaning(zone: &Zone) -> String {
     format!("{} {} {}", zone.source, zone.domain.as_str(), zone.quality.as_str())
 }
 
+/// Whether an id stands for the same in both: whether they have one [`meaning`], which every tick asks.
+#[must_use]
+pub fn means_the_same(one: &Zone, two: &Zone) -> bool {
+    (one.source, one.domain, one.quality) == (two.source, two.domain, two.quality)
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LearnedFile {

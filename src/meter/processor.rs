@@ -29,18 +29,18 @@ impl Generation {
     /// [`Generation::shape`] at the load `u` (0 to 1), straight between its points.
     #[must_use]
     pub fn shape_at(&self, u: f64) -> f64 {
-        let at = (u * 10.0).clamp(0.0, 10.0);
-        let mut points = (0..=10_u8).map(f64::from).zip(self.shape);
-        let mut before = (0.0, 0.0);
-        points
-            .find_map(|(x, y)| {
-                let part = (at <= x).then(|| if x > before.0 { (at - before.0) / (x - before.0) } else { 1.0 });
-                let value = part.map(|part| before.1 + (y - before.1) * part);
-                before = (x, y);
-                value
-            })
-            .unwrap_or(1.0)
+        interpolate(&self.shape, u)
     }
+}
+
+/// The value at `load` (0 to 1; no number counts as 1) of a curve that is known at 0, 10 … 100 % of it.
+#[must_use]
+pub fn interpolate(curve: &[f64; 11], load: f64) -> f64 {
+    let at = if load.is_nan() { 10.0 } else { load.clamp(0.0, 1.0) * 10.0 };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 10
+    let first = (at as usize).min(9);
+    let (low, high) = (curve.get(first).copied().unwrap_or(0.0), curve.get(first + 1).copied().unwrap_or(1.0));
+    low + (high - low) * if first == 9 { at - 9.0 } else { at.fract() }
 }
 
 /// What a processor that nobody knows is taken for: the medians of the generations since 2017.
