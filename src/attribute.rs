@@ -26,6 +26,7 @@ use crate::workload::table::Table;
 pub mod account;
 pub mod cpu;
 pub mod curve;
+pub mod fit;
 pub mod frozen;
 pub mod idle;
 pub mod learner;
