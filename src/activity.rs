@@ -8,24 +8,27 @@
 use std::time::Duration;
 
 use crate::activity::cgroup::Tree;
+use crate::activity::counters::{Counted, Counters};
 use crate::activity::cpu::CpuTimes;
 use crate::activity::flow::Flows;
 use crate::activity::process::Processes;
 use crate::activity::sockets::Sockets;
 use crate::activity::walk::Walk;
 use crate::clock::Timestamp;
-use crate::config::ProcessExport;
+use crate::config::{ProcessExport, Weights};
 use crate::host::{Host, Kept};
 use crate::unit::CpuTime;
 use crate::workload::Kind;
 use crate::workload::table::{NODE, Table};
 
 pub mod cgroup;
+pub mod counters;
 pub mod cpu;
 pub mod flow;
 mod members;
 mod place;
 pub mod process;
+pub mod scale;
 pub mod sockets;
 pub mod walk;
 
@@ -51,8 +54,12 @@ pub struct Usage {
     pub stolen: CpuTime,
     /// Whether workloads were looked into: if not, a leaf has no `exited`.
     pub split_below: bool,
+    /// Whether `busy` is what the CPUs said of the whole interval; if not, it tells nothing of how power follows it.
+    pub load_known: bool,
     /// The same by processor socket, where there are several and the interval is known of each.
     pub sockets: Vec<OnSocket>,
+    /// The same by the processor's own counters, where they are asked.
+    pub counted: Vec<Counted>,
 }
 
 /// What was used on one socket.
@@ -104,6 +111,7 @@ impl Usage {
         self.unattributed += other.unattributed;
         self.stolen += other.stolen;
         self.split_below = other.split_below;
+        self.load_known &= other.load_known;
     }
 
     /// Forgets the interval.
@@ -113,6 +121,7 @@ impl Usage {
             self.exited[row] = 0;
         }
         (self.busy, self.capacity, self.unattributed, self.stolen) = Default::default();
+        self.load_known = true;
     }
 
     /// What `row` used stays with its old parent.
@@ -136,6 +145,9 @@ impl Usage {
             self.exited[row] = 0;
         }
         for one in &mut self.sockets {
+            one.usage.forget(row);
+        }
+        for one in &mut self.counted {
             one.usage.forget(row);
         }
     }
@@ -176,15 +188,25 @@ pub struct Activity {
     cpus: u64,
     carry: i64,
     sockets: Option<Sockets>,
+    counters: Option<Counters>,
+    /// Why the processor's counters are not used although they were asked for.
+    uncounted: Option<String>,
 }
 
 impl Activity {
     /// Looks at how the machine's cgroups are mounted.
     #[must_use]
-    pub fn new(host: &Host, export: ProcessExport) -> Self {
+    pub fn new(host: &Host, export: ProcessExport, weights: Weights) -> Self {
         let (base, other) = cgroup::hierarchies(host);
+        let counters = (weights == Weights::Perf).then(|| Counters::new(host, &base));
+        let (counters, uncounted) = match counters {
+            Some(Ok(counters)) => (Some(counters), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let counted = counters.as_ref().map(Counters::columns).unwrap_or_default();
         Self {
-            usage: Usage { split_below: export != ProcessExport::Off, ..Usage::default() },
+            usage: Usage { split_below: export != ProcessExport::Off, counted, ..Usage::default() },
             cpu: Vec::new(),
             flows: Flows::default(),
             processes: Processes::new(host, export != ProcessExport::Off, base.is_mounted()),
@@ -196,7 +218,15 @@ impl Activity {
             cpus: 0,
             carry: 0,
             sockets: Sockets::find(host),
+            counters,
+            uncounted,
         }
+    }
+
+    /// What is not counted although it was asked for.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.uncounted.as_deref().or_else(|| self.counters.as_ref().and_then(Counters::trouble))
     }
 
     /// Makes room at once for the processes that are there: growing bit by bit would leave holes behind.
@@ -270,6 +300,9 @@ impl Activity {
             self.carry = 0;
             self.flows.drop_carries();
         }
+        if let Some(counters) = &mut self.counters {
+            counters.count(host, &self.base, table, &mut self.usage);
+        }
         for &row in &self.usage.touched {
             self.cpu[row] += CpuTime(self.usage.weight[row]);
         }
@@ -280,6 +313,13 @@ impl Activity {
     fn cpu_times(&mut self, host: &Host, awake: Duration) -> (Option<CpuTime>, CpuTime) {
         let read = host.reread(&mut self.stat, &mut self.buffer);
         let times = read.ok().and_then(|()| CpuTimes::parse(&self.buffer));
+        let moved = |now: &CpuTimes| self.times.is_some_and(|before| before.online != now.online);
+        let hotplug = times.as_ref().is_some_and(moved);
+        if hotplug || self.sockets.as_ref().is_some_and(|sockets| times.is_some() && sockets.misses(&self.buffer)) {
+            self.sockets = Sockets::find(host);
+            self.usage.sockets.clear();
+            self.base.forget_pins();
+        }
         if let Some(sockets) = &mut self.sockets {
             sockets.read(times.is_some().then_some(&self.buffer));
         }
@@ -295,6 +335,7 @@ impl Activity {
             _ => None,
         };
         self.times = times;
+        self.usage.load_known = found.is_some() && !hotplug;
         let (busy, capacity) = found.unwrap_or_else(|| {
             if self.cpus == 0 {
                 self.cpus = cpu::online(host);

@@ -60,7 +60,7 @@ impl Agent {
     /// after this, for looking takes a while.
     #[must_use]
     pub fn new(host: Host, config: Config, now: Timestamp) -> Self {
-        let mut activity = Activity::new(&host, config.processes.export);
+        let mut activity = Activity::new(&host, config.processes.export, config.attribution.weights);
         let mut table = Table::new(now);
         if config.processes.export != ProcessExport::Off {
             activity.reserve(&host, &mut table);
@@ -154,6 +154,8 @@ impl Agent {
             let mut say = |topic, what| others.push((usize::MAX - number * 64 - topic, enricher.name(), what));
             enricher.troubles(&mut say);
         }
+        // Between the enrichers, which count in steps of 64, and the meters.
+        others.extend(self.activity.trouble().map(|what| (usize::MAX / 2, "weights", what.into())));
         self.meters.troubles().chain(others)
     }
 

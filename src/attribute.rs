@@ -228,12 +228,13 @@ fn card_works(account: &Account) -> bool {
 /// One zone at one tick: judge the reading, then book it or let its interval go on.
 fn settle(account: &mut Account, stack: &mut Vec<(usize, Microjoules)>, reading: Reading, tick: Tick<'_>) {
     let Tick { table, .. } = tick;
-    let usage = tick.usage.of(account.zone.socket);
+    let usage = tick.usage.of(account.zone.domain, account.zone.socket);
     account.grow(table.len());
     account.book.measured = None;
     account.book.covers = Duration::ZERO;
     (account.book.idle, account.book.shared) = Default::default();
     (account.book.attributed, account.book.unattributed) = Default::default();
+    account.book.measure = tick.usage.measure_of(account.zone.domain, account.zone.socket);
     let primary = account.zone.role == Role::Primary;
     if !primary {
         account.book.at_rest = None;
@@ -278,7 +279,7 @@ fn divide(
     tick: Tick<'_>,
 ) {
     let Tick { table, .. } = tick;
-    let usage = tick.usage.of(account.zone.socket);
+    let usage = tick.usage.of(account.zone.domain, account.zone.socket);
     if !account.late.is_empty() {
         account.late.add(usage);
     }
@@ -304,21 +305,26 @@ fn divide(
     book.total.unattributed += book.unattributed;
 }
 
+/// How busy the CPUs were in an interval.
+#[derive(Clone, Copy)]
+struct Load {
+    busy: CpuTime,
+    capacity: CpuTime,
+    stolen: CpuTime,
+    /// Whether the CPUs said so themselves.
+    known: bool,
+}
+
 /// What the zone draws at rest, after one more interval of so many watts that ended then.
-fn at_rest(
-    account: &mut Account,
-    tick: Tick<'_>,
-    usage: (CpuTime, CpuTime, CpuTime),
-    (watts, at): (f64, Timestamp),
-) -> Option<Estimate> {
+fn at_rest(account: &mut Account, tick: Tick<'_>, load: Load, (watts, at): (f64, Timestamp)) -> Option<Estimate> {
     if let Some((power, error)) = account.zone.idle {
         return Some(Estimate { watts: power.watts(), error: error.watts(), source: Source::Prior });
     }
-    let (busy, capacity, stolen) = usage;
+    let Load { busy, capacity, stolen, known } = load;
     // A CPU that somebody else used, and a card, draw power that the CPUs' load does not tell.
     let foreign = stolen.0 > capacity.0 / 200
         || tick.cards_work && matches!(account.zone.domain, Domain::Host | Domain::Psys | Domain::Module);
-    if capacity > CpuTime::ZERO && !foreign {
+    if known && capacity > CpuTime::ZERO && !foreign {
         account.learner.observe(at.boot, busy.seconds() / capacity.seconds(), watts);
     }
     let prior = Prior::of(account.zone.domain, tick.generation);
@@ -332,7 +338,7 @@ fn share_idle(account: &mut Account, idle: Microjoules, tick: Tick<'_>) -> Micro
     }
     let Account { late, idle: column, idle_phase, zone, .. } = account;
     column.resize(tick.table.len().max(column.len()), 0);
-    let usage = if late.is_empty() { tick.usage.of(zone.socket) } else { &late.usage };
+    let usage = if late.is_empty() { tick.usage.of(zone.domain, zone.socket) } else { &late.usage };
     tick.sharers.split(idle, zone.domain, usage, idle_phase, |row, share| {
         if let Some(cell) = column.get_mut(row) {
             *cell += share.0;
@@ -346,13 +352,17 @@ fn idle_of(
     (energy, covers, at): (Microjoules, Duration, Timestamp),
     tick: Tick<'_>,
 ) -> Microjoules {
-    let usage = if account.late.is_empty() { tick.usage.of(account.zone.socket) } else { &account.late.usage };
-    let (busy, capacity, stolen) = (usage.busy, usage.capacity, usage.stolen);
+    let usage = if account.late.is_empty() {
+        tick.usage.of(account.zone.domain, account.zone.socket)
+    } else {
+        &account.late.usage
+    };
+    let load = Load { busy: usage.busy, capacity: usage.capacity, stolen: usage.stolen, known: usage.load_known };
     account.book.at_rest = match idle::rule(&tick.policy.idle, &account.zone) {
         Rule::None => return Microjoules::ZERO,
-        Rule::Ratio => return idle::ratio(energy, busy, capacity),
+        Rule::Ratio => return idle::ratio(energy, load.busy, load.capacity),
         Rule::Configured(said) => Some(said),
-        Rule::Learned => at_rest(account, tick, (busy, capacity, stolen), (energy.watts_over(covers), at)),
+        Rule::Learned => at_rest(account, tick, load, (energy.watts_over(covers), at)),
     };
     account.book.at_rest.map_or(Microjoules::ZERO, |found| idle::at_rest(energy, covers, found.watts))
 }

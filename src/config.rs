@@ -126,6 +126,18 @@ pub struct Attribution {
     pub idle: Idle,
     /// How idle energy is shown with workloads.
     pub idle_share: IdleShare,
+    /// By what energy is split between workloads.
+    pub weights: Weights,
+}
+
+/// By what energy is split between workloads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Time on a CPU.
+    #[default]
+    CpuTime,
+    /// Cycles for packages, misses of the last-level cache for memory, CPU time for all else.
+    Perf,
 }
 
 /// How idle energy is told from active energy.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::activity::counters::Measure;
 use crate::attribute::learner::Estimate;
 use crate::clock::Timestamp;
 use crate::meter::{State, Zone};
@@ -101,6 +102,8 @@ pub struct ZoneBook {
     pub power: Microwatts,
     /// What it is taken to draw at rest; none where idle energy is not found by that.
     pub at_rest: Option<Estimate>,
+    /// By what its energy is split between workloads.
+    pub measure: Measure,
     /// Readings refused, by reason, since the start of the agent.
     pub refused: Refused,
 }

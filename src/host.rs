@@ -326,6 +326,13 @@ pub fn raise_file_limit() {
     }
 }
 
+/// How many files may be open.
+#[must_use]
+pub fn file_limit() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
 /// The path of the file that holds a root's name, for error messages about the roots themselves.
 fn root_paths(roots: &HostRoots) -> [PathBuf; 3] {
     [roots.proc.clone(), roots.sys.clone(), roots.dev.clone()]

@@ -127,8 +127,8 @@ attributes! {
     /// Where the power at rest comes from: `configured`, `calibrated`, `observed` in quiet intervals, `learned` from how power
     /// follows the load, or the `prior` of such zones.
     IDLE_SOURCE = "wattribute.idle.source";
-    /// How energy was split between workloads: `cpu_time`; idle energy by `attribution.idle_share`: `even`, `requests`, `limits`,
-    /// `usage`.
+    /// How energy was split between workloads: by `cpu_time`, or with `attribution.weights: perf` by `cycles` (packages) and
+    /// `llc_misses` (memory); idle energy by `attribution.idle_share`: `even`, `requests`, `limits`, `usage`.
     ATTRIBUTION_METHOD = "wattribute.attribution.method";
     /// Kind of the workload whose total contains this one; `node` at the top. Slices contain nothing: what is in a
     /// slice belongs to the workload around the slice.
@@ -153,8 +153,6 @@ pub mod word {
     pub const IDLE: &str = "idle";
     /// Energy of the machine at rest that is not shown with workloads.
     pub const IDLE_UNSHARED: &str = "idle_unshared";
-    /// In proportion to CPU time.
-    pub const CPU_TIME: &str = "cpu_time";
     /// Processes without a series of their own.
     pub const OTHER: &str = "other";
     /// Processes that ended unseen.

@@ -4,7 +4,8 @@
 //! through it: once as it is by default, and once for each other rule of what is idle. The error is
 //! Σ|booked − true| / Σ true over the processes, packages and DRAM together, from the agent's first second on, on the mean
 //! of four nodes: one and two sockets, 15 to 65 % busy. Watts of the regression intercept, the minimum and the truth are
-//! configured per zone, so those rules go through the same agent.
+//! configured per zone, so those rules go through the same agent. The rows with counters are the same runs with
+//! `attribution.weights: perf`; what a socket's CPUs count stands on its first one, since only the sum matters.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use wattribute::agent::Agent;
 use wattribute::clock::Timestamp;
-use wattribute::config::{Attribution, Config, Idle, ProcessExport, Processes};
+use wattribute::config::{Attribution, Config, Idle, ProcessExport, Processes, Weights};
 use wattribute::export::Snapshot;
 use wattribute::host::Host;
 use wattribute::host::memory::Memory;
@@ -27,11 +28,14 @@ use super::table::Table;
 const SECONDS: usize = 1200;
 /// Sockets and mean load of the nodes.
 const NODES: [(usize, f64); 4] = [(1, 0.15), (2, 0.3), (1, 0.5), (2, 0.65)];
-const WORKLOADS: [(&str, Workload, f64); 3] = [
-    ("homogeneous", Workload::Homogeneous, 12.0),
-    ("mixed", Workload::Mixed, 16.0),
-    ("half-pinned", Workload::HalfPinned, 19.0),
+/// How far processes may be off by CPU time, and by the processor's counters.
+const WORKLOADS: [(&str, Workload, f64, f64); 3] = [
+    ("homogeneous", Workload::Homogeneous, 12.0, 10.0),
+    ("mixed", Workload::Mixed, 16.0, 12.0),
+    ("half-pinned", Workload::HalfPinned, 19.0, 16.0),
 ];
+/// Cycles, and reads that miss the last-level cache.
+const EVENTS: [&str; 2] = ["0/0", "3/65538"];
 const PID: u32 = 1000;
 
 /// What one run of the agent gives: errors in % over the whole life and over single minutes, and of the packages' idle.
@@ -46,20 +50,30 @@ pub fn rows(table: &mut Table) -> Result<(), String> {
     let rules = ["ratio", "all by CPU", "intercept", "minimum", "exact idle"];
     table.part("D  energy of a process on a simulated node, error in %", 1, &rules);
     let mut notes = Vec::new();
-    for (name, workload, bound) in WORKLOADS {
+    for (name, workload, bound, bound_counted) in WORKLOADS {
         let (mut learned, mut minutes, mut idle, mut others) = (0.0, 0.0, 0.0_f64, [0.0; 5]);
+        let (mut counted, mut counted_exact) = (0.0, 0.0);
         for (number, (sockets, load)) in (1..).zip(NODES) {
             let node = Node::live(number, workload, sockets, load, SECONDS);
             let share = 1.0 / NODES.len() as f64;
-            let found = run(&node, Idle::Learned)?;
+            let found = run(&node, Idle::Learned, Weights::CpuTime)?;
+            counted += run(&node, Idle::Learned, Weights::Perf)?.life * share;
+            counted_exact += run(&node, configured(node.idle().into_iter()), Weights::Perf)?.life * share;
             learned += found.life * share;
             minutes += found.minutes * share;
             idle = if found.idle.abs() > idle.abs() { found.idle } else { idle };
             for (sum, rule) in others.iter_mut().zip(others_of(&node)) {
-                *sum += run(&node, rule)?.life * share;
+                *sum += run(&node, rule, Weights::CpuTime)?.life * share;
             }
         }
         table.bounded(name, learned, bound, &others);
+        let none = f64::NAN;
+        table.bounded(
+            &format!("{name}, by counters"),
+            counted,
+            bound_counted,
+            &[none, none, none, none, counted_exact],
+        );
         notes.push((name, minutes, idle));
         // With nothing learned and the idle share of CPU time instead, the bound must be out of reach.
         if others[0] <= bound {
@@ -99,15 +113,18 @@ fn dram(socket: usize) -> String {
 }
 
 /// The agent through the whole life of a node.
-fn run(node: &Node, idle: Idle) -> Result<Outcome, String> {
+fn run(node: &Node, idle: Idle, weights: Weights) -> Result<Outcome, String> {
     let mut now = Timestamp { boot: Duration::from_secs(1000), ..Timestamp::default() };
     let config = Config {
-        attribution: Attribution { idle, ..Attribution::default() },
+        attribution: Attribution { idle, weights, ..Attribution::default() },
         processes: Processes { export: ProcessExport::All, ..Processes::default() },
         ..Config::default()
     };
     let mut agent = Agent::new(Host::memory(machine(node)), config, now);
     agent.step(now);
+    if let Some((_, _, trouble)) = agent.troubles().find(|trouble| trouble.1 == "weights") {
+        return Err(trouble.to_string());
+    }
     let before = vec![0.0; node.processes.len()];
     let (mut marks, mut off, mut all) = ((before.clone(), before), 0.0, 0.0);
     for (number, second) in node.seconds.iter().enumerate() {
@@ -200,6 +217,11 @@ fn machine(node: &Node) -> Memory {
         let range = format!("{}-{}\n", allowed[0], allowed[allowed.len() - 1]);
         write(&mut memory, &format!("{dir}/cpuset.cpus.effective"), &range);
     }
+    for event in EVENTS {
+        write(&mut memory, &format!("perf/{event}@0.in/sys/fs/cgroup/count"), "0\n");
+    }
+    write(&mut memory, "sys/devices/system/cpu/online", if node.sockets == 1 { "0\n" } else { "0,32\n" });
+    counts(&mut memory, node, None);
     let nothing = vec![0; node.processes.len()];
     times(&mut memory, node, &nothing, 0);
     // The counters begin shortly before their end, so that each wraps.
@@ -211,6 +233,23 @@ fn update(memory: &mut Memory, node: &Node, number: usize) {
     let second = &node.seconds[number];
     times(memory, node, &second.clocks, number as u64 + 1);
     energies(memory, &second.energy);
+    counts(memory, node, Some(&second.counts));
+}
+
+/// What the processor's counters say, of each socket on its first CPU.
+fn counts(memory: &mut Memory, node: &Node, counts: Option<&[Vec<f64>; 2]>) {
+    let all = node.allowed.len();
+    for (number, event) in EVENTS.into_iter().enumerate() {
+        for (socket, container) in (0..node.sockets).flat_map(|socket| (0..=all).map(move |one| (socket, one))) {
+            let cpu = socket * node.cpus() / node.sockets;
+            let count = counts.map_or(0.0, |counts| counts[number][container * node.sockets + socket]);
+            let place = match container {
+                _ if container == all => format!("perf/{event}@{cpu}"),
+                _ => format!("perf/{event}@{cpu}.in/sys/fs/cgroup{}/count", cgroup(container)),
+            };
+            write(memory, &place, &format!("{}\n", count as u64));
+        }
+    }
 }
 
 /// CPU time, as every file shows it.

@@ -154,6 +154,19 @@ impl Tree {
         &self.nodes[index]
     }
 
+    /// The cgroup at `index`, if there ever was one.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&Node> {
+        self.nodes.get(index)
+    }
+
+    /// To which sockets cgroups are pinned is to be looked up again.
+    pub fn forget_pins(&mut self) {
+        for node in &mut self.nodes {
+            (node.pin, node.pin_due) = (None, 0);
+        }
+    }
+
     /// The cgroup at `index`, to change.
     pub fn node_mut(&mut self, index: usize) -> &mut Node {
         &mut self.nodes[index]

@@ -9,6 +9,7 @@
 use crate::activity::Usage;
 use crate::activity::cpu::{CpuTimes, ranges};
 use crate::activity::flow::Flows;
+use crate::activity::scale::{self, children_first, times};
 use crate::host::Host;
 use crate::meter::Socket;
 use crate::unit::CpuTime;
@@ -87,21 +88,29 @@ impl Sockets {
         Some(Self { packages, of_cpu, before, now, follows: false, sides, order, shares })
     }
 
-    /// The place of the one socket in which all CPUs of a list (`0-3,8`) are; none if there are several.
+    /// The place of the one socket in which all CPUs of a list (`0-3,8`) are; none if there are several, or if it is not
+    /// known of one.
     #[must_use]
     pub fn pin_of(&self, list: &[u8]) -> Option<usize> {
         let mut pin = None;
         for (first, last) in ranges(list) {
-            for cpu in first..=last.min(self.of_cpu.len() as u64) {
+            for cpu in first..=last {
                 let place = usize::try_from(cpu).ok().and_then(|cpu| self.of_cpu.get(cpu)).copied();
-                match (place.filter(|place| *place != NOWHERE), pin) {
-                    (Some(place), None) => pin = Some(place),
-                    (Some(place), Some(known)) if place != known => return None,
-                    _ => {}
+                let place = place.filter(|place| *place != NOWHERE)?;
+                if pin.is_some_and(|known| known != place) {
+                    return None;
                 }
+                pin = Some(place);
             }
         }
         pin
+    }
+
+    /// Whether a CPU is online of which it is not known where it sits.
+    #[must_use]
+    pub fn misses(&self, stat: &[u8]) -> bool {
+        let mut cpus = stat.split(|byte| *byte == b'\n').skip(1).map_while(CpuTimes::parse_one);
+        cpus.any(|(cpu, ..)| self.of_cpu.get(cpu).is_none_or(|place| *place == NOWHERE))
     }
 
     /// Takes in `/proc/stat`; without it, nothing is known of this interval nor of the next.
@@ -148,13 +157,12 @@ impl Sockets {
             one.package = *package;
             one.usage.clear();
             one.usage.split_below = usage.split_below;
+            one.usage.load_known = usage.load_known;
             one.usage.capacity = CpuTime(side.capacity);
             one.usage.stolen = now.stolen.saturating_sub(before.stolen);
         }
-        order.clear();
-        order.extend(usage.touched().iter().map(|row| (table.get(*row).map_or(0, |row| row.depth), *row)));
-        order.sort_unstable_by(|one, two| two.cmp(one));
-        for &(_, row) in order.iter().filter(|(_, row)| *row != NODE) {
+        children_first(usage, table, order);
+        for &(_, row) in order.iter() {
             book(row, flows, table, usage, sides, shares);
         }
         close(usage, sides);
@@ -190,26 +198,12 @@ fn book(row: usize, flows: &Flows, table: &Table, usage: &mut Usage, sides: &mut
     shares.extend(
         sides.iter().map(|side| if own > 0.0 { (on(side) + side.free * (own - pinned)) / own } else { side.free }),
     );
-    let (weight, exited) = (usage.weight_of(row), usage.exited_of(row));
-    let inside: u64 = table.children(row).iter().map(|child| usage.weight_of(*child)).sum();
-    // What neither those inside nor `exited` explain: time that was carried.
-    let rest = i128::from(weight) - i128::from(inside) - i128::from(exited);
-    for ((side, share), one) in sides.iter_mut().zip(shares.iter()).zip(&mut usage.sockets) {
-        let exited = part(exited, *share);
-        let rest_here = part(u64::try_from(rest.unsigned_abs()).unwrap_or(u64::MAX), *share);
-        let known = side.inside.get(row).copied().unwrap_or(0).saturating_add(exited);
-        let here = if process {
-            part(weight, *share)
-        } else if rest < 0 {
-            known.saturating_sub(rest_here)
-        } else {
-            known.saturating_add(rest_here)
-        };
-        one.usage.set(row, here, exited);
-        if let Some(sum) = side.inside.get_mut(parent) {
-            *sum = sum.saturating_add(here);
-        }
+    // Taken out, since they are written while the whole is read.
+    let mut sockets = std::mem::take(&mut usage.sockets);
+    for ((side, share), one) in sides.iter_mut().zip(shares.iter()).zip(&mut sockets) {
+        scale::book(row, *share, usage, table, &mut side.inside, &mut one.usage);
     }
+    usage.sockets = sockets;
 }
 
 /// What no workload explains, and how busy each socket then was.
@@ -220,22 +214,16 @@ fn close(usage: &mut Usage, sides: &[Side]) {
     let unattributed = usage.unattributed.0;
     for (side, one) in sides.iter().zip(&mut usage.sockets) {
         let share = if gaps > 0.0 { gap(side) / gaps } else { side.free };
-        one.usage.unattributed = CpuTime(part(unattributed, share));
+        one.usage.unattributed = CpuTime(times(unattributed, share));
         one.usage.busy = CpuTime(known(side)) + one.usage.unattributed;
         one.usage.set(NODE, known(side), 0);
     }
 }
 
-/// A part of a weight, to the nanosecond below.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)] // it is a part
-fn part(weight: u64, share: f64) -> u64 {
-    ((weight as f64 * share) as u64).min(weight)
-}
-
 impl Usage {
     /// What was used on `socket`; on all of them where that is not known.
     #[must_use]
-    pub fn of(&self, socket: Option<Socket>) -> &Self {
+    pub fn on(&self, socket: Option<Socket>) -> &Self {
         let found = socket.and_then(|socket| self.sockets.iter().find(|one| one.package == socket.package));
         found.map_or(self, |one| &one.usage)
     }

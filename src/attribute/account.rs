@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::activity::Usage;
+use crate::activity::counters::Measure;
 use crate::attribute::cpu::Split;
 use crate::attribute::curve::Curve;
 use crate::attribute::frozen::Frozen;
@@ -92,6 +93,7 @@ impl Account {
             total: Totals::default(),
             power: Microwatts::ZERO,
             at_rest: None,
+            measure: Measure::CpuTime,
             refused: Refused::default(),
         };
         Self {
@@ -379,6 +381,9 @@ impl Late {
 
     /// Adds one tick.
     pub fn add(&mut self, usage: &Usage) {
+        if !self.open {
+            self.usage.clear();
+        }
         self.open = true;
         self.usage.add(usage);
     }

@@ -13,7 +13,7 @@ use super::values::{
 };
 use super::{
     Auth, Compression, Config, Idle, IdleShare, KubernetesMode, ProcessExport, Protocol, Secret, StdoutFormat,
-    Temporality,
+    Temporality, Weights,
 };
 
 /// Reads a value into its field, or says what was expected.
@@ -285,6 +285,17 @@ pub(super) const KEYS: &[Key] = &[
             use IdleShare::{Even, Limits, None, Requests, Usage};
             let words = [None, Even, Requests, Limits, Usage].map(|share| (share.as_str(), share));
             word(text, &words).map(|value| config.attribution.idle_share = value)
+        },
+    ),
+    key(
+        "attribution.weights",
+        "cpu_time or perf",
+        "cpu_time",
+        "By what energy is split. perf: packages by cycles and memory by misses of the last-level cache, counted for each \
+         workload's cgroup on each CPU, which takes CAP_PERFMON and a file for each; all else by CPU time.",
+        |config, text| {
+            let words = [("cpu_time", Weights::CpuTime), ("perf", Weights::Perf)];
+            word(text, &words).map(|value| config.attribution.weights = value)
         },
     ),
     key(

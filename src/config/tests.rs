@@ -71,6 +71,7 @@ const OTHER: &[(&str, &str)] = &[
     ("model.file", "/model.json"),
     ("attribution.idle", "none"),
     ("attribution.idle_share", "requests"),
+    ("attribution.weights", "perf"),
     ("kubernetes.mode", "off"),
     ("kubernetes.kubeconfig", "/kubeconfig"),
     ("kubernetes.node_name", "node-7"),
@@ -142,7 +143,7 @@ fn assert_everything_differs(config: &Config) {
     let HostRoots { proc, sys, dev } = host;
     let ipmi = &meters.ipmi;
     let Ipmi { enabled: ipmi_enabled, interval: ipmi_interval } = ipmi;
-    let Attribution { idle, idle_share } = attribution;
+    let Attribution { idle, idle_share, weights } = attribution;
     let Processes { export: process_export, top } = processes;
     let Validation { reference, window } = validation;
     let Export { otlp, stdout } = export;
@@ -172,6 +173,7 @@ fn assert_everything_differs(config: &Config) {
     assert_ne!(*ipmi_enabled, default.meters.ipmi.enabled);
     assert_ne!(*ipmi_interval, default.meters.ipmi.interval);
     assert_ne!(*idle_share, default.attribution.idle_share);
+    assert_ne!(*weights, default.attribution.weights);
     assert_ne!(*idle, default.attribution.idle);
     assert_ne!(*process_export, default.processes.export);
     assert_ne!(*top, default.processes.top);

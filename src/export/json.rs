@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::activity::counters::Measure;
 use crate::clock::Timestamp;
 use crate::export::{Snapshot, Totals, Workload, ZoneBook};
 use crate::meter::Role;
@@ -87,6 +88,9 @@ struct ZoneLine<'a> {
     /// The part of `idle_uj` that is not shown with workloads; absent where none is.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_unshared_uj: Option<u64>,
+    /// By what its active energy is split, where that is not CPU time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    split_by: Option<&'static str>,
     /// What it is taken to draw at rest, one standard deviation of that, and where it comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_w: Option<f64>,
@@ -266,6 +270,7 @@ fn of_total(book: &ZoneBook, shares: bool) -> ZoneLine<'_> {
         line.idle_uj = Some(total.idle.0);
         line.attributed_uj = Some(total.attributed.0);
         line.unattributed_uj = Some(total.unattributed.0);
+        line.idle_unshared_uj = shares.then_some(total.idle.saturating_sub(total.shared).0);
     }
     line
 }
@@ -286,6 +291,7 @@ fn zone_line<'a>(book: &'a ZoneBook, sums: &Totals, shares: bool) -> ZoneLine<'a
         attributed_uj: primary(sums.attributed),
         unattributed_uj: primary(sums.unattributed),
         idle_unshared_uj: primary(sums.idle.saturating_sub(sums.shared)).filter(|_| shares),
+        split_by: Some(book.measure).filter(|measure| *measure != Measure::CpuTime).map(Measure::as_str),
         idle_w: book.at_rest.map(|found| milliwatts(found.watts)),
         idle_error_w: book.at_rest.map(|found| milliwatts(found.error)),
         idle_source: book.at_rest.map(|found| found.source.as_str()),

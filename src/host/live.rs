@@ -211,7 +211,8 @@ impl Live {
         self.paths[root].join(rest).display().to_string()
     }
 
-    fn open(&self, path: &str) -> Result<OwnedFd, Errno> {
+    /// Opens a file or a directory for reading.
+    pub(super) fn open(&self, path: &str) -> Result<OwnedFd, Errno> {
         let (root, rest) = self.at(path)?;
         openat(root, rest, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
     }

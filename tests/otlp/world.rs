@@ -88,6 +88,7 @@ impl World {
             total: Totals::default(),
             power: Microwatts::ZERO,
             at_rest: None,
+            measure: wattribute::activity::counters::Measure::CpuTime,
             refused: Refused::default(),
         });
     }

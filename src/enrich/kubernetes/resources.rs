@@ -63,6 +63,9 @@ fn memory(amounts: &Amounts) -> Option<u64> {
     quantity(amounts.memory.as_ref()?, 1.0)
 }
 
+/// More than any machine has counts as this, 1 PiB or 10¹² CPUs: what pods ask for must add up.
+const MOST: f64 = 1_125_899_906_842_624.0;
+
 /// A quantity of the API in units of `1 / per_one`, rounded up.
 fn quantity(value: &Value, per_one: f64) -> Option<u64> {
     let number = match value {
@@ -72,7 +75,7 @@ fn quantity(value: &Value, per_one: f64) -> Option<u64> {
     };
     let units = (number * per_one).ceil();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // checked
-    (0.0..9e18).contains(&units).then_some(units as u64)
+    (units >= 0.0).then_some(units.min(MOST) as u64)
 }
 
 /// k8s.io/apimachinery/pkg/api/resource: a decimal number and a suffix.
@@ -133,6 +136,8 @@ mod tests {
         assert_eq!(quantity(&Value::from("-1"), 1.0), None);
         assert_eq!(quantity(&Value::from("100u"), 1000.0), Some(1), "the API rounds up");
         assert_eq!(quantity(&Value::from(2), 1000.0), Some(2000));
+        assert_eq!(quantity(&Value::from("7E"), 1.0), Some(1 << 50), "thousands of such pods still add up");
+        assert_eq!(quantity(&Value::from("8E"), 1000.0), Some(1 << 50));
     }
 
     #[test]

@@ -366,7 +366,7 @@ impl Book {
         let start = entity.start;
         for (z, state) in self.zones.iter() {
             if state.present && state.zone.role == Role::Primary && state.zone.domain != Domain::Gpu {
-                entity.ensure(z, &state.zone, Source::Own, start);
+                entity.ensure(z, &state.zone, Source::Own, start, state.measure.as_str());
             }
         }
     }
@@ -450,15 +450,15 @@ impl Book {
                 cell.close(kind == Kind::Slice, groups);
                 for (increment, source) in cell.increments() {
                     if increment > 0 && !(row == 0 && source == Source::Own) {
-                        entity.ensure(z, &zone.zone, source, start);
+                        entity.ensure(z, &zone.zone, source, start, zone.measure.as_str());
                     }
                 }
             }
             let idle = self.idle.get(row * stride..(row + 1) * stride).unwrap_or_default();
             for (z, ((_, came), zone)) in idle.iter().zip(zones).enumerate() {
                 if *came > 0 && row != 0 {
-                    entity.ensure(z, &zone.zone, Source::IdleShare, start);
-                    entity.note(z, Source::IdleShare, snapshot.idle_share.unwrap_or_default());
+                    let share = snapshot.idle_share.unwrap_or_default();
+                    entity.ensure(z, &zone.zone, Source::IdleShare, start, share);
                 }
             }
             post(entity, cells, idle, &self.labels);

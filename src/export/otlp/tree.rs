@@ -187,15 +187,15 @@ impl Entity {
         self.series.iter().find(|series| series.z == z && series.source == source)
     }
 
-    /// Adds an empty series that began at `start`, unless there is one.
-    pub fn ensure(&mut self, z: usize, zone: &Arc<Zone>, source: Source, start: u64) {
+    /// Adds an empty series that began at `start`, unless there is one. `note` is the word of its points.
+    pub fn ensure(&mut self, z: usize, zone: &Arc<Zone>, source: Source, start: u64, note: &'static str) {
         if self.find(z, source).is_none() {
             self.stale = true;
             self.series.push(Series {
                 zone: Arc::clone(zone),
                 z,
                 source,
-                note: "",
+                note,
                 total: Microjoules::ZERO,
                 start,
                 acked: Microjoules::ZERO,
@@ -211,15 +211,6 @@ impl Entity {
         series.total += energy;
         self.stale |= series.watts.is_some() != watts.is_some();
         series.watts = watts;
-    }
-
-    /// Gives the series of `source` for zone number `z` its word.
-    pub fn note(&mut self, z: usize, source: Source, note: &'static str) {
-        let of = |series: &&mut Series| series.z == z && series.source == source && series.note != note;
-        for series in self.series.iter_mut().filter(of) {
-            series.note = note;
-            self.stale = true;
-        }
     }
 
     /// Takes out the series of zone number `z` that `wanted` names, as an entity of their own.
@@ -374,10 +365,9 @@ impl Entity {
 
     fn write_workload(&self, series: &Series, out: &mut Writer) {
         let source = series.source;
-        let (state, method) =
-            if source == Source::IdleShare { (word::IDLE, series.note) } else { (word::ACTIVE, word::CPU_TIME) };
+        let state = if source == Source::IdleShare { word::IDLE } else { word::ACTIVE };
         out.attribute(7, attr::ENERGY_STATE, state);
-        out.attribute(7, attr::ATTRIBUTION_METHOD, method);
+        out.attribute(7, attr::ATTRIBUTION_METHOD, series.note);
         let itself = matches!(source, Source::Own | Source::IdleShare);
         let around = if itself { self.parent } else { self.kind };
         out.attribute(7, attr::PARENT_KIND, around.unwrap_or(Kind::Node).as_str());

@@ -10,6 +10,7 @@ use super::attributes::Rendered;
 use super::ended::{Queue, Why};
 use super::labels::Labels;
 use super::tree::{Entity, Source};
+use crate::activity::counters::Measure;
 use crate::attribute::learner::Estimate;
 use crate::export::{Snapshot, Totals, ZoneBook};
 use crate::meter::{Domain, Role, State, Zone};
@@ -35,6 +36,8 @@ pub struct ZoneState {
     came: Totals,
     watts: Option<f64>,
     at_rest: Option<Estimate>,
+    /// By what its energy is split.
+    pub measure: Measure,
 }
 
 /// Whether `zone` measures the whole machine.
@@ -128,6 +131,7 @@ impl Zones {
                 came,
                 watts: None,
                 at_rest: None,
+                measure: book.measure,
             });
         }
     }
@@ -202,8 +206,7 @@ impl Zones {
         let Some(found) = book.at_rest else { return };
         for source in SOURCES {
             if self.entity.find(z, source).is_none() {
-                self.entity.ensure(z, &zone, source, labels.before);
-                self.entity.note(z, source, found.source.as_str());
+                self.entity.ensure(z, &zone, source, labels.before, found.source.as_str());
             }
         }
     }
@@ -241,17 +244,17 @@ impl Zones {
         let Some(state) = self.states.get(z) else { return };
         if state.zone.role == Role::Primary {
             for source in [Source::Active, Source::Idle, Source::Unattributed] {
-                self.entity.ensure(z, &state.zone, source, start);
+                self.entity.ensure(z, &state.zone, source, start, "");
             }
             if shares {
-                self.entity.ensure(z, &state.zone, Source::IdleUnshared, start);
+                self.entity.ensure(z, &state.zone, Source::IdleUnshared, start, "");
             }
         }
         if whole(&state.zone) {
-            self.entity.ensure(z, &state.zone, Source::Host, start);
+            self.entity.ensure(z, &state.zone, Source::Host, start, "");
         } else if state.zone.role == Role::Primary {
-            self.entity.ensure(z, &state.zone, Source::Part, start);
+            self.entity.ensure(z, &state.zone, Source::Part, start, "");
         }
-        self.entity.ensure(z, &state.zone, Source::Meter, start);
+        self.entity.ensure(z, &state.zone, Source::Meter, start, "");
     }
 }
