@@ -14,8 +14,10 @@ const WEIGHT: f64 = 8.0;
 const SIGMA: f64 = 0.04;
 /// How far the ratio of idle to active power of a machine is from the prior's.
 const PRIOR_SD: f64 = 0.45;
-/// The generation's shape is as likely as the three others together, before anything is seen.
-const KNOWN: f64 = 3.0;
+/// The generation's shape is so many times as likely as one of the three others, before anything is seen.
+const KNOWN: f64 = 4.5;
+/// How far it bends, in the standard deviations of published curves.
+const BENDS: f64 = 0.8;
 /// The active power is at least this share of the mean power.
 const ACTIVE_MIN: f64 = 1e-3;
 
@@ -117,7 +119,7 @@ impl Points {
             let mut all = seen.clone();
             all.add((PRIOR_SD * rho * active).powi(-2), &off_ratio, 0.0);
             for bend in 2..N {
-                all.add(active.powi(-2), &std::array::from_fn(|term| f64::from(u8::from(term == bend))), 0.0);
+                all.add((BENDS * active).powi(-2), &std::array::from_fn(|term| f64::from(u8::from(term == bend))), 0.0);
             }
             let (mut terms, variance) = all.solve();
             terms[1] = terms[1].max(ACTIVE_MIN * self.mean);

@@ -279,7 +279,7 @@ mod tests {
         for shape in 0..4 {
             let found = taught(shape, sweep(0.05, 0.6)).estimate(hours(1), &PRIOR).unwrap();
             assert_eq!(found.source, Source::Learned);
-            assert!((found.watts - 30.0).abs() < 6.0, "shape {shape}: {found:?}");
+            assert!((found.watts - 30.0).abs() < 6.5, "shape {shape}: {found:?}");
             assert!((found.watts - 30.0).abs() < 2.0 * found.error, "shape {shape}: {found:?}");
         }
     }
