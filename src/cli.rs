@@ -11,10 +11,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
+use crate::agent::Agent;
 use crate::config::{Config, Idle, Sources};
 use crate::enrich::{self, Enricher};
 use crate::export::Snapshot;
+use crate::export::stdout::printable;
 use crate::host::{self, Host};
+use crate::meter::set::Report;
 use crate::{semconv, telemetry};
 
 pub mod calibrate;
@@ -214,9 +217,28 @@ fn names(host: &Host, config: &Config, stop: &mut dyn FnMut() -> bool) -> Vec<Bo
 /// Says which zones the idle policy names and the machine does not have.
 fn check_zones(config: &Config, snapshot: &Snapshot) {
     let Idle::Watts(watts) = &config.attribution.idle else { return };
+    let known: Vec<String> = snapshot.zones.iter().map(|book| printable(&book.zone.id)).collect();
     for zone in watts.keys().filter(|zone| !snapshot.zones.iter().any(|book| book.zone.id == **zone)) {
-        let known: Vec<&str> = snapshot.zones.iter().map(|book| book.zone.id.as_str()).collect();
-        telemetry::warn(&format!("attribution.idle: no zone {zone:?} here; there are {}", known.join(", ")));
+        telemetry::warn(&no_zone(zone, &known));
+    }
+}
+
+/// Names the zones whose id ends with what was said, else all of them.
+fn no_zone(named: &str, known: &[String]) -> String {
+    let ends = |id: &&String| id.strip_suffix(named).is_some_and(|front| front.ends_with([':', '/']));
+    let meant: Vec<String> = known.iter().filter(ends).map(|id| format!("'{id}'")).collect();
+    let advice = match (meant.is_empty(), known.is_empty()) {
+        (false, _) => format!("did you mean {}?", meant.join(" or ")),
+        (true, false) => format!("there are {}", known.join(", ")),
+        (true, true) => "there are none".to_owned(),
+    };
+    format!("attribution.idle: no zone {named:?} here; {advice}")
+}
+
+/// Says what troubles meters and sources of names, a `model.file` that is not used among it; not of those in `shown`.
+fn warn_of_troubles(agent: &Agent, shown: &[Report]) {
+    for (_, name, trouble) in agent.troubles().filter(|(_, name, _)| !shown.iter().any(|report| report.name == *name)) {
+        telemetry::warn(&format!("{name}: {}", printable(&trouble)));
     }
 }
 
@@ -240,4 +262,20 @@ fn print_line(line: &str) -> anyhow::Result<()> {
 /// Reads a file that the user named.
 fn read_named(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
     host::read_stream(path, MACHINE_MAX, None).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_that_is_not_here_may_be_one_that_is() {
+        let known = ["rapl:package-0", "rapl:package-0/dram", "rapl:package-1/dram"].map(str::to_owned);
+        let said = |named| no_zone(named, &known);
+        assert_eq!(said("package-0"), "attribution.idle: no zone \"package-0\" here; did you mean 'rapl:package-0'?");
+        assert!(said("dram").ends_with("did you mean 'rapl:package-0/dram' or 'rapl:package-1/dram'?"));
+        assert!(said("0").ends_with("there are rapl:package-0, rapl:package-0/dram, rapl:package-1/dram"));
+        assert!(said("").starts_with("attribution.idle: no zone \"\" here; there are rapl:package-0,"));
+        assert!(no_zone("package-0", &[]).ends_with("there are none"));
+    }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wattribute::cli::replay;
-use wattribute::config::{Config, Sources};
+use wattribute::config::{Config, Idle, IdleShare, Sources};
 use wattribute::host::memory::Memory;
 
 fn machines() -> Vec<PathBuf> {
@@ -164,6 +164,33 @@ fn look_up<'a>(line: &'a Value, path: &str) -> Option<&'a Value> {
         None => entry.get(rest),
         Some((field, inner)) => entry.get(field)?.get(inner.strip_suffix(']')?),
     }
+}
+
+/// Idle energy is shown with somebody or with nobody, also of a zone that was primary for a part of the time.
+#[test]
+fn idle_energy_that_is_shown_adds_up() {
+    let mut changed = 0;
+    for path in machines() {
+        let bytes = std::fs::read(&path).unwrap();
+        let mut config = config(&String::from_utf8_lossy(&bytes));
+        config.attribution.idle_share = IdleShare::Even;
+        config.attribution.idle = Idle::Learned;
+        let mut lines = Vec::new();
+        let total = replay::run(&bytes, config, |line| lines.push(line)).unwrap().total;
+        for line in lines.iter().chain([&total]) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            for zone in line["zones"].as_array().unwrap() {
+                let (id, at) = (zone["zone"].as_str().unwrap(), format!("{}: {}", path.display(), line["tick"]));
+                assert_eq!(zone["idle_uj"].is_u64(), zone["idle_unshared_uj"].is_u64(), "{at} {id}");
+                let Some(idle) = zone["idle_uj"].as_u64() else { continue };
+                let with = |workload: &Value| workload["idle_uj"][id].as_u64().unwrap_or(0);
+                let shown: u64 = line["workloads"].as_array().unwrap().iter().map(with).sum();
+                assert_eq!(idle, shown + zone["idle_unshared_uj"].as_u64().unwrap(), "{at} {id}");
+                changed += usize::from(zone["role"] != "primary" && idle > 0);
+            }
+        }
+    }
+    assert!(changed > 0, "a machine with a zone that is no longer primary");
 }
 
 #[test]

@@ -15,7 +15,9 @@ The input is a CSV with one machine a row and these columns; --map names others,
   idle         watts at active idle
   p10 ... p100 watts at 10 % ... 100 % load
 
-A row that lacks a number is left out and counted. Standard library only. Example, for a file with other names:
+A row that lacks a number is left out, and its line is named. A curve that falls is no curve: where the mean of a
+generation does, it is made level there, and it is said so. What the agent would refuse is not written. Standard library
+only. Example, for a file with other names:
 
   tools/fit_node_model.py curves.csv --map cpu=CPUName --map base_mhz=HW_CPUFreq --map p10=10_AvgPower \\
       --generation epyc-gen2=zen2 --json model.json --rust src/meter/model/built_in.rs
@@ -26,6 +28,8 @@ come after it.
 
 import argparse
 import csv
+import difflib
+import io
 import json
 import math
 import statistics
@@ -44,6 +48,13 @@ CURVES_MIN = 5
 # Of the machines that the shape of all is taken from: what was sold before rests and rises differently.
 SHAPE_SINCE = 2017
 AMD = ("k10", "bulldozer", "zen")
+# The generations that the agent knows (built_in.rs), and the limits within which it takes figures (figures.rs).
+KNOWN = ("broadwell", "bulldozer", "cascade", "coffee", "core", "emerald", "granite", "haswell", "icelake", "ivy", "k10",
+         "nehalem", "raptor", "rocket", "sandy", "sapphire", "sierra", "skylake", "skylake_c", "zen1", "zen2", "zen3", "zen4",
+         "zen5")
+LOG_MAX, WATTS_MAX = 5.0, 1000.0
+# How many of the rows that are left out are named.
+NAMED_MAX = 5
 ONE_THREAD = ("core", "k10", "bulldozer", "sierra")  # generations whose cores have one thread each
 
 
@@ -123,8 +134,89 @@ def fit_line(machines, rows, names, index):
     return {"b0": found[0], "w": weights, "gen": {name: found[place[name]] for name in names}}
 
 
-def mean_shape(machines):
-    return [statistics.fmean(column) for column in zip(*(machine.shape() for machine in machines))]
+def mean_shape(machines, name):
+    mean = [statistics.fmean(column) for column in zip(*(machine.shape() for machine in machines))]
+    shape = rising(mean)
+    if any(abs(one - other) > 1e-9 for one, other in zip(mean, shape)):
+        LEVELLED.add(name)
+    return shape
+
+
+# Whose shape fell somewhere in a fit: the name of a generation, or "all".
+LEVELLED = set()
+
+
+def rising(shape):
+    """The nearest curve from 0 to 1 that never falls: neighbours that fall become their mean (pool adjacent violators)."""
+    pools = []
+    for value in shape:
+        pools.append([value, 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (one, count), (other, more) = pools[-2:]
+            pools[-2:] = [[(one * count + other * more) / (count + more), count + more]]
+    level = [min(max(value, 0.0), 1.0) for value, count in pools for _ in range(count)]
+    return [0.0, *level[1:-1], 1.0]
+
+
+def wrong_with(model):
+    """Why the agent would refuse this model, in words; the checks of `Figures::parse` in src/meter/model/figures.rs."""
+    if not isinstance(model, dict):
+        return "expected an object of figures"
+    for key in ("features", "mu", "sd", "default_shape", "generations", "idle", "max"):
+        if key not in model:
+            return f"{key}: missing"
+    if model["features"] != FEATURES:
+        return f"features: expected {', '.join(FEATURES)}"
+    try:
+        return (numbers_wrong("mu", model["mu"], 7) or numbers_wrong("sd", model["sd"], 7)
+                or ("sd: a standard deviation that is not above 0" if min(model["sd"]) <= 0 else None)
+                or shape_wrong("default_shape", model["default_shape"])
+                or line_wrong("idle", model) or line_wrong("max", model) or generations_wrong(model["generations"]))
+    except (AttributeError, KeyError, TypeError) as error:
+        return f"a figure is missing or of the wrong kind: {error}"
+
+
+def numbers_wrong(of, values, count):
+    is_number = lambda value: isinstance(value, (int, float)) and math.isfinite(value)  # noqa: E731
+    if len(values) != count or not all(map(is_number, values)):
+        return f"{of}: expected {count} finite numbers"
+    return None
+
+
+def shape_wrong(of, shape):
+    rises = all(one <= other for one, other in zip(shape, shape[1:]))
+    ends = numbers_wrong(of, shape, 11) or abs(shape[0]) >= 1e-6 or abs(shape[-1] - 1.0) >= 1e-6
+    return f"{of}: a shape goes from 0 to 1 and never falls" if ends or not rises else None
+
+
+def line_wrong(of, model):
+    line, names = model[of], [name for name in model["generations"] if name in KNOWN]
+    missing = [name for name in names if name not in line["gen"]]
+    if missing:
+        return f"{of}.gen.{missing[0]}: missing; generations lists {missing[0]}, so it needs its offset"
+    places = {"b0": line["b0"], **{f"w[{at}]": value for at, value in enumerate(line["w"])},
+              **{f"gen.{name}": value for name, value in line["gen"].items()}}
+    for name, value in places.items():
+        if not math.isfinite(value) or abs(value) > LOG_MAX:
+            return f"{of}.{name}: {value} is beyond ±{LOG_MAX:g}"
+    return numbers_wrong(f"{of}.w", line["w"], 7)
+
+
+def generations_wrong(generations):
+    known = {name: given for name, given in generations.items() if name in KNOWN}
+    if not known:
+        return f"generations: none that the agent knows; it knows {', '.join(KNOWN)}"
+    for name, given in known.items():
+        idle, full = given["idle_w_per_thread"], given["max_w_per_thread"]
+        wrong = shape_wrong(f"generations.{name}.shape", given["shape"])
+        if not wrong and not 0.0 < given["idle_over_max"] < 1.0:
+            wrong = f"generations.{name}.idle_over_max: expected a part between 0 and 1"
+        if not wrong and not 0.0 < idle < full < WATTS_MAX:
+            wrong = (f"generations.{name}: expected 0 < idle_w_per_thread < max_w_per_thread < {WATTS_MAX:g}, "
+                     f"found {idle} and {full}")
+        if wrong:
+            return wrong
+    return None
 
 
 def fit(machines):
@@ -135,7 +227,7 @@ def fit(machines):
     spread = [statistics.pstdev(column) or 1.0 for column in zip(*raw)]
     rows = [[(value - m) / s for value, m, s in zip(row, mean, spread)] for row in raw]
     newer = [machine for machine in machines if machine.year >= SHAPE_SINCE]
-    default = mean_shape(newer if len(newer) >= CURVES_MIN else machines)
+    default = mean_shape(newer if len(newer) >= CURVES_MIN else machines, "all")
     generations = {}
     for name in names:
         own = [machine for machine in machines if machine.generation == name]
@@ -146,7 +238,7 @@ def fit(machines):
             "idle_over_max": median(lambda m: m.watts[0] / m.watts[-1]),
             "idle_w_per_thread": median(lambda m: m.watts[0] / m.threads),
             "max_w_per_thread": median(lambda m: m.watts[-1] / m.threads),
-            "shape": mean_shape(own) if len(own) >= CURVES_MIN else default,
+            "shape": mean_shape(own, name) if len(own) >= CURVES_MIN else default,
         }
     idle, full = (fit_line(machines, rows, names, index) for index in (0, -1))
     return {"formula": FORMULA, "features": FEATURES, "mu": mean, "sd": spread, "default_shape": default,
@@ -309,25 +401,66 @@ def pairs(texts):
     return dict(text.split("=", 1) for text in texts)
 
 
+def text_of(path):
+    """The text of a file; a spreadsheet's mark of byte order is none of it."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SystemExit(f"{path}: line {line} is not UTF-8; save it as UTF-8, or: iconv -f LATIN1 -t UTF-8 {path}") from None
+
+
+def model_of(path):
+    try:
+        model = json.loads(text_of(path))
+    except json.JSONDecodeError as error:
+        raise SystemExit(f"{path}: no JSON: {error}; expected what --json writes") from None
+    wrong = wrong_with(model)
+    if wrong:
+        raise SystemExit(f"{path}: {wrong}; expected what --json writes")
+    return model
+
+
+def known_or_stop(path, line, name):
+    if name in KNOWN:
+        return
+    near = difflib.get_close_matches(name, KNOWN, 1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    raise SystemExit(f"{path}: line {line}: no generation {name!r}; {meant}known are {', '.join(KNOWN)}; see --generation")
+
+
 def read(path, columns, words):
     unknown = set(columns) - set(COLUMNS)
     if unknown:
         raise SystemExit(f"--map: there is no column {', '.join(sorted(unknown))}; there are {', '.join(COLUMNS)}")
-    machines, left_out = [], 0
-    with open(path, encoding="utf-8", newline="") as file:
-        table = csv.DictReader(file)
-        missing = [columns.get(name, name) for name in COLUMNS if columns.get(name, name) not in (table.fieldnames or [])]
-        if missing:
-            raise SystemExit(f"{path}: no column {', '.join(missing)}; see --map")
-        for row in table:
-            values = {name: row[columns.get(name, name)] or "" for name in COLUMNS}
-            values["generation"] = words.get(values["generation"], values["generation"])
-            try:
-                machines.append(Machine(values))
-            except ValueError:
-                left_out += 1
-    print(f"{path}: {len(machines)} machines; {left_out} rows lack a number, or their generation, and are left out")
+    machines, left_out = [], []
+    table = csv.DictReader(io.StringIO(text_of(path), newline=""))
+    missing = [columns.get(name, name) for name in COLUMNS if columns.get(name, name) not in (table.fieldnames or [])]
+    if missing:
+        raise SystemExit(f"{path}: no column {', '.join(missing)}; see --map")
+    for row in table:
+        values = {name: row[columns.get(name, name)] or "" for name in COLUMNS}
+        values["generation"] = words.get(values["generation"], values["generation"])
+        try:
+            machine = Machine(values)
+        except ValueError:
+            left_out.append(table.line_num)
+            continue
+        known_or_stop(path, table.line_num, machine.generation)
+        machines.append(machine)
+    print(f"{path}: {len(machines)} machines; {len(left_out)} rows lack a number, or their generation, and are left out"
+          f"{lines(left_out)}")
     return machines
+
+
+def lines(numbers):
+    """`: lines 3, 7, 9, 12, 20 and 4 more`."""
+    if not numbers:
+        return ""
+    more = f" and {len(numbers) - NAMED_MAX} more" if len(numbers) > NAMED_MAX else ""
+    return f": line{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:NAMED_MAX]))}{more}"
 
 
 def main():
@@ -348,13 +481,10 @@ def main():
     options = parser.parse_args()
     if not options.csv and not options.model:
         parser.error("a CSV, or --model")
-    model = None
-    if options.model:
-        with open(options.model, encoding="utf-8") as file:
-            model = json.load(file)
+    model = model_of(options.model) if options.model else None
     if options.csv:
         machines = read(options.csv, pairs(options.map), pairs(options.generation))
-        if model:
+        if model is not None:
             print(f"{options.model}, on machines that it may have been fitted to:")
             judge(machines, options.since, model)
         else:
@@ -365,13 +495,20 @@ def main():
             print(f"fitted to {len(machines)} machines since {begin}, each time without those judged (all with the same CPU, "
                   "or all of a generation):")
             judge(machines, options.since)
+            LEVELLED.clear()
             model = fit(machines)
+            for name in sorted(LEVELLED):
+                print(f"  the shape of {name} falls somewhere: it is made level there")
             if options.known and options.cpus:
-                with open(options.known, encoding="utf-8") as known, open(options.cpus, encoding="utf-8", newline="") as cpus:
-                    take_over(model, json.load(known), list(csv.DictReader(cpus)))
+                cpus = csv.DictReader(io.StringIO(text_of(options.cpus), newline=""))
+                take_over(model, model_of(options.known), list(cpus))
+    written = rounded(model)
+    wrong = wrong_with(written)
+    if wrong and (options.json or options.rust):
+        raise SystemExit(f"nothing is written, the agent would refuse it: {wrong}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(rounded(model), file, separators=(",", ":"), allow_nan=False)
+            json.dump(written, file, separators=(",", ":"), allow_nan=False)
             file.write("\n")
     if options.rust:
         with open(options.rust, "w", encoding="utf-8") as file:

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::Agent;
+use crate::attribute::learner::Source;
 use crate::cli::state::{Keeper, warn_of_refused};
-use crate::cli::{live, print_line};
+use crate::cli::{check_zones, live, names, print_line, warn_of_troubles};
 use crate::clock;
 use crate::config::Config;
 use crate::export::stdout::printable;
@@ -27,10 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A machine whose roots cannot be opened.
 pub fn discover(config: Config, json: bool) -> anyhow::Result<()> {
     let host = live(&config)?;
+    let settings = config.clone();
+    // A node's label says what kind of host the estimator takes this machine for.
+    let enrichers = names(&host, &config, &mut || false);
     let keeper = Keeper::of(&config, &host);
     let mut agent = Agent::new(host, config, clock::now());
     if let Some(keeper) = &keeper {
         keeper.load(&mut agent);
+    }
+    for enricher in enrichers {
+        agent.add_enricher(enricher);
     }
     let start = clock::now();
     agent.step(start);
@@ -44,6 +51,8 @@ pub fn discover(config: Config, json: bool) -> anyhow::Result<()> {
         }
     }
     warn_of_refused(&mut agent);
+    check_zones(&settings, &agent.snapshot());
+    warn_of_troubles(&agent, agent.reports());
     print_line(report(&agent, json).trim_end())
 }
 
@@ -81,11 +90,12 @@ fn as_table(reports: &[Report], troubles: &[(&str, Arc<str>)], zones: &[ZoneBook
         let refused = refused(book).map_or_else(String::new, |refused| format!(" (refused: {refused})"));
         let _ = writeln!(
             text,
-            "{:<width$} {domain:<8} {role:<12} {quality:<9} {:<11} {watts:>10} {:<26} {}{refused}",
+            "{:<width$} {domain:<8} {role:<12} {quality:<9} {:<11} {watts:>10} {:<26} {}{refused}{}",
             shown(depth, book),
             book.state.as_str(),
             at_rest(book),
-            printable(&zone.why)
+            printable(&zone.why),
+            if is_all_idle(book) { " (all idle: it draws less than the watts configured at rest)" } else { "" }
         );
     }
     text
@@ -119,6 +129,12 @@ fn watts(book: &ZoneBook) -> Option<f64> {
 fn at_rest(book: &ZoneBook) -> String {
     let Some(found) = book.at_rest else { return "-".into() };
     format!("{:.1} ± {:.1} W {}", found.watts, found.error, found.source.as_str())
+}
+
+/// Whether the user's own watts at rest leave nothing for workloads.
+fn is_all_idle(book: &ZoneBook) -> bool {
+    let configured = book.at_rest.filter(|found| found.source == Source::Configured);
+    configured.zip(watts(book)).is_some_and(|(found, watts)| watts > 0.0 && watts < found.watts)
 }
 
 /// How often readings of a zone were refused, and why.

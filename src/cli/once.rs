@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::cli::state::{Keeper, warn_of_refused};
-use crate::cli::{check_zones, live, names, print_line};
+use crate::cli::{check_zones, live, names, print_line, warn_of_troubles};
 use crate::clock;
 use crate::config::Config;
 use crate::export::json::Report;
 use crate::export::stdout;
-use crate::telemetry;
 
 /// Runs the command.
 ///
@@ -44,8 +43,6 @@ pub fn once(config: Config, time: Duration, json: bool) -> anyhow::Result<()> {
         }
     }
     warn_of_refused(&mut agent);
-    for (_, name, trouble) in agent.troubles() {
-        telemetry::warn(&format!("{name}: {trouble}"));
-    }
+    warn_of_troubles(&agent, &[]);
     if json { print_line(&report.total(start)) } else { print_line(&stdout::summary(&agent.snapshot(), 50)) }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::cli::{UsageError, print_line, read_named};
+use crate::cli::{UsageError, check_zones, print_line, read_named, warn_of_troubles};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::export::Snapshot;
@@ -24,6 +24,7 @@ use crate::host::script::{Item, Script, ScriptError, Tick};
 pub fn replay(config: Config, file: &Path, json: bool) -> anyhow::Result<()> {
     let bytes = read_named(file)?;
     Script::check(&bytes).map_err(|error| UsageError(format!("{}: {error}", file.display())))?;
+    let settings = config.clone();
     let mut failed = Ok(());
     let total = run(&bytes, config, |line| {
         if json && failed.is_ok() {
@@ -31,6 +32,10 @@ pub fn replay(config: Config, file: &Path, json: bool) -> anyhow::Result<()> {
         }
     });
     failed?;
+    if let Ok(Replayed { agent, .. }) = &total {
+        check_zones(&settings, &agent.snapshot());
+        warn_of_troubles(agent, &[]);
+    }
     match total {
         Ok(Replayed { total, .. }) if json => print_line(&total),
         Ok(Replayed { agent, .. }) => print_line(&stdout::summary(&agent.snapshot(), 50)),

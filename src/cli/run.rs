@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::enrich::{self, Enricher};
 use crate::export::otlp::{GRACE, NodeResource, Otlp};
 use crate::export::printer::Printer;
+use crate::export::stdout::printable;
 use crate::export::{Snapshot, Subscription, ZoneBook};
 use crate::host::lock::{Lock, LockError};
 use crate::host::{self, Host};
@@ -350,7 +351,7 @@ fn announce(agent: &Agent) {
     // Where all of a backend is denied, that is said once, above.
     agent.snapshot().zones.iter().filter(|book| !denied(book.zone.source)).for_each(warn_of);
     for book in agent.snapshot().zones.iter().filter(|book| book.zone.quality == Quality::Estimated) {
-        telemetry::info(&format!("{} stands in for a meter: {}", book.zone.id, book.zone.why));
+        telemetry::info(&format!("{} stands in for a meter: {}", book.zone.id, printable(&book.zone.why)));
     }
 }
 

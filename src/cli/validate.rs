@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 
 use crate::agent::Agent;
-use crate::cli::{UsageError, live, print_line, read_named, replay};
+use crate::cli::{UsageError, check_zones, live, print_line, read_named, replay, warn_of_troubles};
 use crate::clock;
 use crate::config::Config;
 use crate::host::memory::Memory;
@@ -112,11 +112,13 @@ fn measured(config: Config, reference: &Reference, time: Duration) -> anyhow::Re
     let interval = config.interval.0.min(time);
     let host = live(&config)?;
     let mut gather = gather(reference);
+    let settings = config.clone();
     let mut agent = Agent::new(host, config, clock::now());
     let start = clock::now();
     let mut reader = agent.subscribe();
     agent.step(start);
     gather.tick(&reader.take());
+    check_zones(&settings, &agent.snapshot());
     telemetry::info(&format!("comparing for {} s", time.as_secs_f64()));
     let mut next = start.boot;
     while next < start.boot + time {
@@ -127,6 +129,7 @@ fn measured(config: Config, reference: &Reference, time: Duration) -> anyhow::Re
         // A meter that answers slowly is not there at once.
         check(&gather, next.saturating_sub(start.boot) >= PATIENCE.min(time))?;
     }
+    warn_of_troubles(&agent, &[]);
     Ok(gather)
 }
 
@@ -136,13 +139,16 @@ fn recorded(config: Config, file: &Path, reference: &Reference, time: Option<Dur
     let wrong = |error| UsageError(format!("{}: {error}", file.display()));
     Script::check(&bytes).map_err(wrong)?;
     let mut gather = gather(reference);
+    let settings = config.clone();
     let walked = replay::walk(Memory::default(), &bytes, config, |snapshot| {
         let passed = snapshot.at.boot.saturating_sub(snapshot.baseline.boot);
         if time.is_none_or(|time| passed <= time) {
             gather.tick(snapshot);
         }
     });
-    walked.map_err(wrong)?;
+    let (agent, _) = walked.map_err(wrong)?;
+    check_zones(&settings, &agent.snapshot());
+    warn_of_troubles(&agent, &[]);
     check(&gather, true)?;
     Ok(gather)
 }

@@ -234,7 +234,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "model.calibration",
-        "a number above 0",
+        "a number from 0.01 to 100",
         "1",
         "What the estimate is multiplied by, at rest and under load: measured watts over estimated ones, where a meter of \
          this kind of machine could once be read.",

@@ -485,15 +485,27 @@ fn bad_values_say_what_is_expected() {
             ),
             (
                 "model: {calibration: 0}",
-                "config.yaml:1: model.calibration: expected a factor, a number above 0 such as 1.2, found '0'",
+                "config.yaml:1: model.calibration: expected a factor from 0.01 to 100 such as 1.2, found '0'",
             ),
             (
                 "model: {calibration: .nan}",
-                "config.yaml:1: model.calibration: expected a factor, a number above 0 such as 1.2, found '.nan'",
+                "config.yaml:1: model.calibration: expected a factor from 0.01 to 100 such as 1.2, found '.nan'",
             ),
             (
                 "model: {calibration: -1.5}",
-                "config.yaml:1: model.calibration: expected a factor, a number above 0 such as 1.2, found '-1.5'",
+                "config.yaml:1: model.calibration: expected a factor from 0.01 to 100 such as 1.2, found '-1.5'",
+            ),
+            (
+                "model: {calibration: 1e308}",
+                "config.yaml:1: model.calibration: expected a factor from 0.01 to 100 such as 1.2, found '1e308'",
+            ),
+            (
+                "model: {calibration: 100.1}",
+                "config.yaml:1: model.calibration: expected a factor from 0.01 to 100 such as 1.2, found '100.1'",
+            ),
+            (
+                "model: {calibration: 1e-12}",
+                "config.yaml:1: model.calibration: expected a factor from 0.01 to 100 such as 1.2, found '1e-12'",
             ),
             (
                 "export: {otlp: {enabled: yes}}",

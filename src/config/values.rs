@@ -115,10 +115,10 @@ pub(super) fn watts(text: &str) -> Result<f64, String> {
     value.map(|watts| watts + 0.0).ok_or_else(|| expected("watts, a number of at least 0 such as 12.5", text))
 }
 
-/// A factor: finite and above 0.
+/// A factor that puts an estimate right: no model is wrong by more than a hundred.
 pub(super) fn factor(text: &str) -> Result<f64, String> {
-    let value = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor > 0.0);
-    value.ok_or_else(|| expected("a factor, a number above 0 such as 1.2", text))
+    let value = text.parse().ok().filter(|factor| (0.01..=100.0).contains(factor));
+    value.ok_or_else(|| expected("a factor from 0.01 to 100 such as 1.2", text))
 }
 
 /// The id of a zone, or nothing. Which zones there are is known only to the meters.

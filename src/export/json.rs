@@ -268,9 +268,9 @@ fn of_total(book: &ZoneBook, shares: bool) -> ZoneLine<'_> {
     if booked > Microjoules::ZERO || book.zone.role == Role::Primary {
         line.measured_uj = Some(booked.0);
         line.idle_uj = Some(total.idle.0);
+        line.idle_unshared_uj = shares.then(|| total.idle.saturating_sub(total.shared).0);
         line.attributed_uj = Some(total.attributed.0);
         line.unattributed_uj = Some(total.unattributed.0);
-        line.idle_unshared_uj = shares.then_some(total.idle.saturating_sub(total.shared).0);
     }
     line
 }

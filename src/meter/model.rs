@@ -3,8 +3,9 @@
 //! A stand-in where nothing measures: a model of whole servers, fitted on published `SPECpower_ssj2008` results (see
 //! `figures.rs`), of which a guest gets its share (see `estimate.rs`). Busy is what `/proc/stat` says, without idle, iowait
 //! and steal; between two readings the load is taken to have been even. Everything derived from it is marked
-//! `estimated`, and `discover` says with which facts and within which factor. It enters the sum only while no package or
-//! whole-node meter can be read.
+//! `estimated`, and `discover` says with which facts and within which factor. Nine in ten are taken to lie within that
+//! factor, which gives the standard deviation of the power at rest: idle · ln(factor) / 1.645. It enters the sum only
+//! while no package or whole-node meter can be read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,10 @@ pub const BACKEND: Backend = Backend { name: "model", discover, fingerprint: |_|
 /// The id of the estimator's zone.
 pub const ZONE: &str = "model:cpu";
 
+/// Nine in ten of a normal distribution lie within so many standard deviations, and nine in ten machines within the
+/// factor that is said.
+const NINE_IN_TEN: f64 = 1.645;
+
 /// The largest file of figures: ten times what the tool writes.
 const FILE_MAX: u64 = 128 << 10;
 
@@ -41,7 +46,7 @@ struct Model {
     zones: [Arc<Zone>; 1],
     figures: Figures,
     calibration: f64,
-    /// Why the file of figures is not used.
+    /// Why the file of figures is not used, or what of it is not.
     trouble: Option<Arc<str>>,
     /// The instance type that the user says, and that others say.
     configured: Option<String>,
@@ -58,11 +63,7 @@ struct Model {
 
 fn discover(host: &Host, config: &Config) -> Found {
     let settings = &config.model;
-    let (figures, trouble) = match settings.file.as_deref().map(read_figures) {
-        None => (Figures::default(), None),
-        Some(Ok(figures)) => (figures, None),
-        Some(Err(why)) => (Figures::default(), Some(why)),
-    };
+    let (figures, trouble) = settings.file.as_deref().map_or_else(|| (Figures::default(), None), read_figures);
     let mut model = Model {
         zones: [Arc::new(Zone::new("model", ZONE, Domain::Package))],
         figures,
@@ -82,11 +83,19 @@ fn discover(host: &Host, config: &Config) -> Found {
     Found::Meters(vec![Box::new(model)])
 }
 
-/// The figures in the user's file, or why they cannot be used.
-fn read_figures(path: &Path) -> Result<Figures, String> {
+/// The figures in the user's file, and what of it is ignored; else the built-in ones, and why.
+fn read_figures(path: &Path) -> (Figures, Option<String>) {
     let bytes = read_file(path, FILE_MAX).map_err(|error| error.to_string());
-    let figures = bytes.and_then(|bytes| Figures::parse(&bytes));
-    figures.map_err(|why| format!("model.file {}: {why}; the built-in figures are used", path.display()))
+    match bytes.and_then(|bytes| Figures::parse(&bytes)) {
+        Ok(figures) => {
+            let trouble = figures.ignored.as_ref().map(|what| format!("model.file {}: {what}", path.display()));
+            (figures, trouble)
+        }
+        Err(why) => {
+            let why = format!("model.file {}: {why}; the built-in figures are used", path.display());
+            (Figures::default(), Some(why))
+        }
+    }
 }
 
 impl Meter for Model {
@@ -146,7 +155,7 @@ impl Model {
         self.zones = [Arc::new(Zone {
             why,
             quality: Quality::Estimated,
-            idle: Some((idle, Microwatts::from_watts(idle.watts() * (band - 1.0)))),
+            idle: Some((idle, Microwatts::from_watts(idle.watts() * band.ln() / NINE_IN_TEN))),
             sensor: Sensor::microjoules(None),
             power_max: Microwatts(full.0.saturating_mul(2)),
             path: host.shown("proc/stat"),

@@ -78,7 +78,10 @@ pub(super) fn estimate(facts: &Facts, figures: &Figures, calibration: f64) -> Es
         // Whole milliwatts: nothing below is known, and the last digit of exp() is not the same everywhere.
         *point = Microwatts::from_watts((watts * 1e3).round() * 1e-3);
     }
-    let why = known.why(&chassis, &curve, calibration);
+    let mut why = known.why(&chassis, &curve, calibration);
+    if full * calibration > WATTS_MAX {
+        let _ = write!(why, "; cut at {WATTS_MAX} W, which no machine draws");
+    }
     Estimate { curve, why, band: known.band(&chassis) }
 }
 
@@ -155,6 +158,9 @@ impl Known<'_> {
         if (calibration - 1.0).abs() > f64::EPSILON {
             let _ = write!(text, "; model.calibration {calibration}");
         }
+        for what in &facts.contradicted {
+            let _ = write!(text, "; not used: instance type {what}");
+        }
         for (word, list) in [("used", self.used(chassis)), ("assumed", self.assumed(chassis))] {
             if !list.is_empty() {
                 let _ = write!(text, "; {word}: {}", list.join(", "));
@@ -178,9 +184,10 @@ impl Known<'_> {
 
     /// With all inputs, nine of ten points of machines since 2017 lie within 1.36; by their generation alone within 1.5,
     /// but those were all servers. A guest's host is not known, nor what else is in it; of an unknown processor only
-    /// its age is guessed.
+    /// its age is guessed. Where facts contradict each other, what a machine is is not known so well either.
     fn band(&self, chassis: &Chassis) -> f64 {
-        match (chassis.generation.key.is_empty(), self.facts.is_guest, chassis.is_by_tdp()) {
+        let is_sure = self.facts.contradicted.is_empty() && chassis.is_by_tdp();
+        match (chassis.generation.key.is_empty(), self.facts.is_guest, is_sure) {
             (true, ..) => 3.0,
             (false, false, true) => 1.4,
             (false, ..) => 2.0,
@@ -230,7 +237,11 @@ impl Known<'_> {
         }
         if is_guest && chassis.is_by_tdp() {
             if self.machine.is_none() {
-                assume(if chassis.chips == 1 { "a host of one such CPU" } else { "a host of two such CPUs" });
+                assume(&match chassis.chips {
+                    1 => "a host of one such CPU".to_owned(),
+                    2 => "a host of two such CPUs".to_owned(),
+                    chips => format!("a host of {chips} such CPUs, to hold all threads"),
+                });
             }
             assume("host memory as usual");
         } else if chassis.is_by_tdp() && chassis.memory.is_none() {

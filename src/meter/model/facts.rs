@@ -2,8 +2,9 @@
 //!
 //! DMI lies under `/sys/class/dmi/id`, of which four files are readable by everybody. AWS Nitro writes the instance type
 //! to `product_name`, Google's says only whose it is, Azure is told by its asset tag. A guest is told by the flag
-//! `hypervisor` of x86, elsewhere by DMI; where none of them is there the machine is taken for bare metal. What others
-//! know of the instance type, the user or a node label, comes from outside.
+//! `hypervisor` of x86, elsewhere by DMI, and by an instance type that is known and no whole host; where none of them is
+//! there the machine is taken for bare metal. What others know of the instance type, the user or a node label, comes
+//! from outside. A type that the machine contradicts counts for nothing, and it is kept why.
 
 use crate::host::Host;
 use crate::meter::model::instances;
@@ -12,8 +13,36 @@ use crate::meter::processor::{self, Processor};
 /// Azure's `chassis_asset_tag`, the same on all of its machines.
 const AZURE: &str = "7783-7084-3265-9085-8269-3286-77";
 /// In `sys_vendor` or `product_name` of guests.
-const VIRTUAL: &[&str] =
-    &["QEMU", "KVM", "VMware", "VirtualBox", "Virtual Machine", "HVM domU", "OpenStack", "Bochs", "Droplet", "vServer"];
+const VIRTUAL: &[&str] = &[
+    "QEMU",
+    "KVM",
+    "VMware",
+    "VirtualBox",
+    "Virtual Machine",
+    "HVM domU",
+    "OpenStack",
+    "Bochs",
+    "Droplet",
+    "vServer",
+    "KubeVirt",
+    "Parallels",
+    "BHYVE",
+    "Apple Virtualization",
+];
+/// What begins `sys_vendor` or `product_name` at clouds that say nothing else there. Some of them have bare metal too, so
+/// where the processor can tell a guest (x86) it is believed.
+const CLOUDS: &[(&str, &str)] = &[
+    ("Alibaba Cloud", "Alibaba Cloud"),
+    ("Tencent Cloud", "Tencent Cloud"),
+    ("Hetzner", "Hetzner Cloud"),
+    ("DigitalOcean", "DigitalOcean"),
+    ("Scaleway", "Scaleway"),
+    ("Vultr", "Vultr"),
+    ("Akamai", "Akamai"),
+    ("Linode", "Akamai"),
+];
+/// `chassis_asset_tag` of clouds that write it on bare metal too: it names them and tells no guest.
+const TAGS: &[(&str, &str)] = &[("OracleCloud.com", "Oracle Cloud"), ("HUAWEICLOUD", "Huawei Cloud")];
 /// Long enough for every name there is.
 const DMI_MAX: usize = 128;
 
@@ -32,6 +61,8 @@ pub(super) struct Facts {
     pub(super) cloud: Option<&'static str>,
     /// The instance type, and who says so.
     pub(super) instance: Option<(String, &'static str)>,
+    /// The instance types that the machine contradicts, each with who says so and why it cannot be.
+    pub(super) contradicted: Vec<String>,
 }
 
 impl Facts {
@@ -43,27 +74,47 @@ impl Facts {
         let processor = read.ok().and_then(|()| processor::parse(&buffer));
         let dmi = |name: &str| dmi(host, name);
         let (vendor, product) = (dmi("sys_vendor"), dmi("product_name"));
-        let cloud = match (vendor.as_str(), product.as_str()) {
+        let tag = dmi("chassis_asset_tag");
+        let sold = match (vendor.as_str(), product.as_str()) {
             ("Amazon EC2", _) => Some("Amazon EC2"),
             (_, "Google Compute Engine") => Some("Google Compute Engine"),
             _ if dmi("bios_vendor") == "Amazon EC2" => Some("Amazon EC2"),
-            _ if dmi("chassis_asset_tag") == AZURE => Some("Microsoft Azure"),
+            _ if tag == AZURE => Some("Microsoft Azure"),
             _ => None,
         };
-        let nitro = (cloud == Some("Amazon EC2") && product.contains('.')).then_some(product.as_str());
+        let begins = |word: &str| vendor.starts_with(word) || product.starts_with(word);
+        let rented = CLOUDS.iter().find(|(word, _)| begins(word)).map(|(_, name)| *name);
+        let tagged = TAGS.iter().find(|(known, _)| *known == tag).map(|(_, name)| *name);
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+        let nitro = (sold == Some("Amazon EC2") && product.contains('.')).then_some(product.as_str());
         let sources = [(configured, "model.instance_type"), (told, "the node's label"), (nitro, "DMI product_name")];
-        let instance = sources.into_iter().find_map(|(kind, who)| Some((kind?.to_owned(), who)));
+        let mut contradicted = Vec::new();
+        let mut possible = Vec::new();
+        for (kind, who) in sources.into_iter().filter_map(|(kind, who)| Some((kind?, who))) {
+            match instances::contradiction(kind, cpus, processor.as_ref()) {
+                Some(why) => contradicted.push(format!("{kind} ({who}), {why}")),
+                None => possible.push((kind, who)),
+            }
+        }
+        // A label that tells nothing (k3s labels its nodes `k3s`) hides none that does; the user's word comes first.
+        let tells = |(kind, _): &&(&str, _)| instances::is_metal(kind) || instances::find(kind).is_some();
+        let told = possible.iter().find(|one| configured.is_some_and(|said| said == one.0) || tells(one));
+        let instance = told.or(possible.first()).map(|(kind, who)| ((*kind).to_owned(), *who));
         let is_metal = instance.as_ref().is_some_and(|(kind, _)| instances::is_metal(kind));
+        let is_part = instance.as_ref().is_some_and(|(kind, _)| instances::find(kind).is_some());
         let is_virtual = VIRTUAL.iter().any(|word| vendor.contains(word) || product.contains(word));
         let flagged = processor.as_ref().is_some_and(|processor| processor.hypervisor);
+        // ARM has no family, and no flag that tells a guest.
+        let is_x86 = processor.as_ref().is_some_and(|processor| processor.family > 0);
         let memory = host.read("proc/meminfo", &mut buffer).ok().and_then(|()| total_memory(&buffer));
         Self {
             processor,
-            cpus: u32::try_from(cpus).unwrap_or(u32::MAX).max(1),
-            is_guest: !is_metal && (flagged || cloud.is_some() || is_virtual),
+            cpus,
+            is_guest: !is_metal && (flagged || is_part || sold.is_some() || is_virtual || rented.is_some() && !is_x86),
             memory,
-            cloud,
+            cloud: sold.or(rented).or(tagged),
             instance,
+            contradicted,
         }
     }
 }
@@ -89,11 +140,15 @@ mod tests {
     use crate::host::memory::Memory;
 
     fn facts(files: &[(&str, &str)], configured: Option<&str>, told: Option<&str>) -> Facts {
+        of(files, 2, configured, told)
+    }
+
+    fn of(files: &[(&str, &str)], cpus: u64, configured: Option<&str>, told: Option<&str>) -> Facts {
         let mut memory = Memory::default();
         for (path, text) in files {
             memory.set_file(path, text.as_bytes()).unwrap();
         }
-        Facts::gather(&Host::memory(memory), 1, configured, told)
+        Facts::gather(&Host::memory(memory), cpus, configured, told)
     }
 
     #[test]
@@ -126,7 +181,43 @@ mod tests {
         // ARM has no such flag.
         assert!(facts(&[("sys/class/dmi/id/product_name", "KVM Virtual Machine\n")], None, None).is_guest);
         let whole = [("sys/class/dmi/id/sys_vendor", "Amazon EC2\n"), ("sys/class/dmi/id/product_name", "c5.metal\n")];
-        assert!(!facts(&whole, None, None).is_guest);
+        assert!(!of(&whole, 96, None, None).is_guest);
+    }
+
+    #[test]
+    fn an_arm_guest_is_told_by_the_words_of_its_cloud() {
+        const ARM: (&str, &str) = ("proc/cpuinfo", "processor : 0\nCPU implementer : 0x41\nCPU part : 0xd49\n");
+        const X86: (&str, &str) = ("proc/cpuinfo", "processor : 0\ncpu family : 6\nflags : fpu\n");
+        let of = |name: &str, text, cpuinfo| {
+            let found = facts(&[(&format!("sys/class/dmi/id/{name}"), text), cpuinfo], None, None);
+            (found.cloud, found.is_guest)
+        };
+        assert_eq!(of("product_name", "Alibaba Cloud ECS\n", ARM), (Some("Alibaba Cloud"), true));
+        assert_eq!(of("sys_vendor", "Tencent Cloud\n", ARM), (Some("Tencent Cloud"), true));
+        assert_eq!(of("sys_vendor", "Linode\n", ARM), (Some("Akamai"), true));
+        // A server that is rented whole: its processor would say that it is a guest.
+        assert_eq!(of("sys_vendor", "Alibaba Cloud\n", X86), (Some("Alibaba Cloud"), false));
+        // The same on guests and on bare metal.
+        assert_eq!(of("chassis_asset_tag", "OracleCloud.com\n", ARM), (Some("Oracle Cloud"), false));
+        assert_eq!(of("product_name", "PowerEdge R740\n", ARM), (None, false));
+    }
+
+    #[test]
+    fn an_instance_type_that_is_known_is_a_guest_unless_it_is_a_whole_host() {
+        let plain = ("proc/cpuinfo", "processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nflags : fpu\n");
+        assert!(facts(&[plain], None, Some("m5.large")).is_guest, "without flag and DMI");
+        assert!(facts(&[plain], Some("M5.LARGE"), None).is_guest);
+        assert!(!facts(&[plain], None, Some("k3s")).is_guest, "a word that no cloud uses");
+        let nitro = [("sys/class/dmi/id/sys_vendor", "Amazon EC2\n"), ("sys/class/dmi/id/product_name", "m5.large\n")];
+        let found = facts(&[plain, nitro[0], nitro[1]], None, Some("k3s")).instance;
+        assert_eq!(found, Some(("m5.large".into(), "DMI product_name")), "and hides none that clouds use");
+        let many = "processor : 0\nvendor_id : GenuineIntel\ncpu family : 6\nflags : fpu hypervisor\n";
+        let found = facts(&[("proc/cpuinfo", many)], Some("M5.METAL"), Some("m5.large"));
+        assert!(found.is_guest, "the processor says so");
+        assert_eq!(found.contradicted, ["M5.METAL (model.instance_type), which is a whole host, and this is a guest"]);
+        assert_eq!(found.instance, Some(("m5.large".into(), "the node's label")), "the next one that may be");
+        let found = facts(&[plain], None, Some("m6a.large"));
+        assert_eq!((found.is_guest, found.instance), (false, None), "what cannot be tells nothing");
     }
 
     #[test]

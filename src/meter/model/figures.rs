@@ -2,8 +2,10 @@
 //!
 //! Power at rest and at full load of a whole server is `TDP · chips · exp(base + Σ weightᵢ·zᵢ + offset)` with z the
 //! standardised features, of which any may be unknown and then counts as the mean. The file is the JSON that
-//! `tools/fit_node_model.py` writes. A file with anything that is no figure (NaN, a shape that falls, a missing weight)
-//! is refused as a whole, with the reason.
+//! `tools/fit_node_model.py` writes. A file with anything that is no figure (NaN, a shape that falls, a missing weight or
+//! offset) is refused as a whole, with the reason. Of a file that is taken nothing is mixed with the built-in fit: a
+//! generation that it does not list has no offset, its default shape, and the medians of those that it does list (since
+//! 2017, where it says from when they are). What it says of generations that nobody here knows is ignored and named.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +23,10 @@ const Z_MAX: f64 = 4.0;
 const LOG_MAX: f64 = 5.0;
 /// Watts per thread lie far within.
 const WATTS_MAX: f64 = 1000.0;
+/// An unknown processor is taken to be as new.
+const RECENT: f64 = 2017.0;
+/// How many of the parts that are ignored are named.
+const NAMED_MAX: usize = 5;
 
 /// Means and standard deviations of the features.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +49,8 @@ pub(super) struct Figures {
     lines: [Line; 2],
     generations: Vec<Generation>,
     unknown: Generation,
+    /// What of the file is not used, in words.
+    pub(super) ignored: Option<String>,
 }
 
 impl Default for Figures {
@@ -52,6 +60,7 @@ impl Default for Figures {
             lines: [built_in::IDLE, built_in::FULL],
             generations: built_in::GENERATIONS.to_vec(),
             unknown: built_in::UNKNOWN,
+            ignored: None,
         }
     }
 }
@@ -95,24 +104,39 @@ impl Figures {
         }
         check_shape("default_shape", &document.default_shape)?;
         let (idle, full) = (document.idle.line("idle")?, document.max.line("max")?);
-        let unknown = Generation { shape: document.default_shape, ..built_in::UNKNOWN };
-        let mut found = Self {
-            standard: Standard { mean: document.mu, spread: document.sd },
-            lines: [idle, full],
-            generations: Vec::new(),
-            unknown,
-        };
+        let (mut generations, mut years) = (Vec::new(), Vec::new());
         for known in built_in::GENERATIONS {
             let Some(given) = document.generations.get(known.key) else { continue };
-            let offset = |line: &Weights| line.generation.get(known.key).copied().unwrap_or(0.0);
-            let offsets = [offset(&document.idle), offset(&document.max)];
-            found.generations.push(given.take(known.key, offsets)?);
+            let offsets = [document.idle.offset("idle", known.key)?, document.max.offset("max", known.key)?];
+            generations.push(given.take(known.key, offsets)?);
+            years.push(given.first_year);
         }
-        if found.generations.is_empty() {
+        if generations.is_empty() {
             return Err("generations: none that this version knows, such as skylake or zen4".into());
         }
-        Ok(found)
+        let is_recent = |year: &Option<f64>| year.is_some_and(|year| year >= RECENT);
+        let recent: Vec<&Generation> =
+            generations.iter().zip(&years).filter(|(_, year)| is_recent(year)).map(|(known, _)| known).collect();
+        let like = if recent.is_empty() { generations.iter().collect() } else { recent };
+        let of = |value: fn(&Generation) -> f64| median(like.iter().map(|known| value(known)).collect());
+        let unknown = Generation {
+            key: "",
+            idle_over_max: of(|known| known.idle_over_max),
+            per_thread: [of(|known| known.per_thread[0]), of(|known| known.per_thread[1])],
+            offsets: [0.0, 0.0],
+            shape: document.default_shape,
+        };
+        let standard = Standard { mean: document.mu, spread: document.sd };
+        let ignored = document.ignored();
+        Ok(Self { standard, lines: [idle, full], generations, unknown, ignored })
     }
+}
+
+/// The middle one, or between the two in the middle; 0 of none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |at: usize| values.get(at).copied().unwrap_or(0.0);
+    f64::midpoint(at(values.len().saturating_sub(1) / 2), at(values.len() / 2))
 }
 
 /// JSON has no NaN, but what writes JSON may not know.
@@ -150,6 +174,24 @@ struct Document {
     max: Weights,
 }
 
+impl Document {
+    /// The parts about generations that are not used: of those that nobody knows, and offsets of those not listed.
+    fn ignored(&self) -> Option<String> {
+        let is_known = |name: &str| built_in::GENERATIONS.iter().any(|known| known.key == name);
+        let strange =
+            self.generations.keys().filter(|name| !is_known(name)).map(|name| format!("generations.{name:?}"));
+        let mut parts: Vec<String> = strange.map(|what| what + ", which this version does not know").collect();
+        for (of, line) in [("idle", &self.idle), ("max", &self.max)] {
+            let alone = line.generation.keys().filter(|name| !self.generations.contains_key(*name));
+            parts.extend(alone.map(|name| format!("{of}.gen.{name:?}, which is not in generations")));
+        }
+        let more = parts.len().saturating_sub(NAMED_MAX);
+        parts.truncate(NAMED_MAX);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        (!parts.is_empty()).then(|| format!("ignored: {}{more}", parts.join("; ")))
+    }
+}
+
 #[derive(Deserialize)]
 struct Weights {
     b0: f64,
@@ -159,6 +201,11 @@ struct Weights {
 }
 
 impl Weights {
+    fn offset(&self, of: &str, key: &str) -> Result<f64, String> {
+        let offset = self.generation.get(key).copied();
+        offset.ok_or_else(|| format!("{of}.gen.{key}: missing; generations lists {key}, so it needs its offset"))
+    }
+
     fn line(&self, of: &str) -> Result<Line, String> {
         let parts = [("b0", &[self.b0][..]), ("w", &self.w[..])];
         for (name, values) in parts {
@@ -175,6 +222,7 @@ impl Weights {
 
 #[derive(Deserialize)]
 struct Given {
+    first_year: Option<f64>,
     idle_over_max: f64,
     idle_w_per_thread: f64,
     max_w_per_thread: f64,
@@ -209,7 +257,7 @@ mod tests {
             "default_shape": shape,
             "generations": {"zen4": {"idle_over_max": 0.2, "idle_w_per_thread": 0.3, "max_w_per_thread": 1.7, "shape": shape}},
             "idle": {"b0": -1.0, "w": [0, 0, 0, 0, 0, 0, 0], "gen": {"zen4": 0.1}},
-            "max": {"b0": 0.1, "w": [0, 0, 0, 0, 0, 0, 0], "gen": {}},
+            "max": {"b0": 0.1, "w": [0, 0, 0, 0, 0, 0, 0], "gen": {"zen4": 0.0}},
         })
     }
 
@@ -237,6 +285,50 @@ mod tests {
         assert_eq!(figures.generation("skylake").key, "", "what it does not name is unknown");
         let [idle, full] = figures.watts(100.0, [None; 7], figures.generation("zen4"));
         assert!((idle - 100.0 * (-0.9_f64).exp()).abs() < 1e-9 && (full - 100.0 * 0.1_f64.exp()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_is_mixed_with_the_built_in_figures() {
+        let mut file = file();
+        let zen4 = file["generations"]["zen4"].clone();
+        let mut more = |name: &str, year: Option<u32>, idle: f64| {
+            file["generations"][name] = zen4.clone();
+            file["generations"][name]["idle_w_per_thread"] = idle.into();
+            file["generations"][name]["first_year"] = year.into();
+            file["idle"]["gen"][name] = 0.2.into();
+            file["max"]["gen"][name] = 0.2.into();
+        };
+        more("skylake", None, 0.5);
+        more("zen3", None, 0.4);
+        let parse = |file: &serde_json::Value| Figures::parse(file.to_string().as_bytes()).unwrap();
+        let unknown = *parse(&file).generation("sapphire");
+        assert_eq!((unknown.per_thread, unknown.offsets), ([0.4, 1.7], [0.0, 0.0]), "the medians of the file");
+        assert_eq!((unknown.idle_over_max, unknown.shape), (0.2, built_in::UNKNOWN.shape));
+        let mut more = |name: &str, year| file["generations"][name]["first_year"] = u32::into(year);
+        more("skylake", 2017);
+        more("zen3", 2016);
+        let [idle, full] = parse(&file).generation("").per_thread;
+        assert!((idle - 0.5).abs() < 1e-9 && (full - 1.7).abs() < 1e-9, "of those since 2017: {idle} {full}");
+        assert_eq!(parse(&file).ignored, None);
+    }
+
+    #[test]
+    fn an_offset_is_there_for_every_generation_and_strange_ones_are_named() {
+        for of in ["idle", "max"] {
+            let mut file = file();
+            file[of]["gen"] = serde_json::json!({});
+            let said = Figures::parse(file.to_string().as_bytes()).unwrap_err();
+            assert_eq!(said, format!("{of}.gen.zen4: missing; generations lists zen4, so it needs its offset"));
+        }
+        let mut file = file();
+        file["generations"]["skylak"] = file["generations"]["zen4"].clone();
+        file["max"]["gen"]["zen\u{1b}2"] = 0.1.into();
+        let ignored = Figures::parse(file.to_string().as_bytes()).unwrap().ignored.unwrap();
+        assert_eq!(
+            ignored,
+            "ignored: generations.\"skylak\", which this version does not know; max.gen.\"zen\\u{1b}2\", which is not in \
+             generations"
+        );
     }
 
     #[test]

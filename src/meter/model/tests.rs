@@ -100,6 +100,40 @@ fn a_file_that_is_none_is_refused_and_the_figures_are_the_built_in_ones() {
 }
 
 #[test]
+fn what_of_the_file_is_ignored_is_said() {
+    let host = host(&[("proc/stat", "cpu 0 0 0 0\ncpu0 0\n")]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("strange.json");
+    let shape = built_in::UNKNOWN.shape;
+    let zen4 =
+        serde_json::json!({"idle_over_max": 0.2, "idle_w_per_thread": 0.3, "max_w_per_thread": 1.7, "shape": shape});
+    let line = serde_json::json!({"b0": 0.1, "w": [0, 0, 0, 0, 0, 0, 0], "gen": {"zen4": 0.1, "zen44": 0.1}});
+    let file = serde_json::json!({
+        "features": figures::FEATURES, "mu": built_in::STANDARD.mean, "sd": built_in::STANDARD.spread,
+        "default_shape": shape, "generations": {"zen4": zen4, "zen44": zen4}, "idle": line, "max": line,
+    });
+    #[allow(clippy::disallowed_methods)] // a test's own file
+    std::fs::write(&path, file.to_string()).unwrap();
+    let mut config = Config::default();
+    config.model.file = Some(path.clone());
+    let meter = found(&host, &config);
+    let expected = "ignored: generations.\"zen44\", which this version does not know";
+    assert_eq!(&*meter.trouble().unwrap(), format!("model.file {}: {expected}", path.display()));
+    // Its median, and not the built-in one.
+    assert!(meter.zones()[0].why.contains("1 thread, 0.3 to 1.7 W"), "{}", meter.zones()[0].why);
+}
+
+#[test]
+fn the_error_at_rest_is_one_standard_deviation_of_what_nine_in_ten_lie_within() {
+    let host = host(&[("proc/stat", "cpu 0 0 0 0\ncpu0 0\ncpu1 0\n"), ("proc/cpuinfo", CPUINFO)]);
+    let zone = Arc::clone(&found(&host, &Config::default()).zones()[0]);
+    let (idle, error) = zone.idle.unwrap();
+    assert!(zone.why.contains("within a factor 2"), "{}", zone.why);
+    // 1.645 of it are the factor 2: ln 2 / 1.645 = 0.4214.
+    assert!((error.watts() / idle.watts() - 0.4214).abs() < 0.001, "{idle:?} {error:?}");
+}
+
+#[test]
 fn the_tables_are_small() {
     let packed = cpus::XEON.len() + cpus::EPYC.len() + cpus::OPTERON.len();
     let figures = size_of_val(built_in::GENERATIONS) + size_of_val(&built_in::UNKNOWN);

@@ -27,6 +27,7 @@ fn guest(processor: Processor, instance: Option<&str>) -> Facts {
         memory: Some(8.0),
         cloud: None,
         instance: instance.map(|kind| (kind.to_owned(), "DMI product_name")),
+        contradicted: Vec::new(),
     }
 }
 
@@ -124,10 +125,27 @@ fn an_unknown_processor_is_said_to_be_one() {
 #[test]
 fn a_guest_larger_than_two_processors_has_a_larger_host() {
     let facts = guest(cpuinfo("GenuineIntel", 6, 85, 4, "Intel(R) Xeon(R) Platinum 8176M CPU @ 2.10GHz", 448), None);
-    assert!(said(&facts).2.contains("448 of 448 threads of a host with 8 x 165 W TDP"), "{}", said(&facts).2);
-    // More CPUs than the type has: the user is wrong about it.
-    let facts = guest(cpuinfo("GenuineIntel", 6, 85, 4, "", 200), Some("m5.large"));
-    assert!(said(&facts).2.contains("200 of 240 threads of a host with 5 x 240 W TDP"), "{}", said(&facts).2);
+    let (.., why) = said(&facts);
+    assert!(why.contains("448 of 448 threads of a host with 8 x 165 W TDP"), "{why}");
+    assert!(why.contains("assumed: a host of 8 such CPUs, to hold all threads"), "{why}");
+}
+
+#[test]
+fn what_contradicts_the_machine_is_said_and_makes_the_band_wider() {
+    let mut processor = cpuinfo("GenuineIntel", 6, 85, 4, "Intel(R) Xeon(R) Platinum 8175M CPU @ 2.50GHz", 96);
+    processor.hypervisor = false;
+    let mut facts = Facts { cpus: 96, processor: Some(processor), memory: Some(384.0), ..Facts::default() };
+    let (.., why) = said(&facts);
+    assert!(why.contains("W, within a factor 1.4; used"), "{why}");
+    facts.contradicted = vec!["m5.large (the node's label), which has 2 CPUs, and this machine 96".into()];
+    let (.., why) = said(&facts);
+    assert!(why.contains("W, within a factor 2; not used"), "{why}");
+    assert!(
+        why.contains(
+            "; not used: instance type m5.large (the node's label), which has 2 CPUs, and this machine 96; used: "
+        ),
+        "{why}"
+    );
 }
 
 #[test]
@@ -139,8 +157,9 @@ fn calibration_moves_idle_and_active_alike() {
         assert!((one * 1.5 - more).abs() < 0.002);
     }
     assert!(why.contains("; model.calibration 1.5; used:"), "{why}");
-    let mad = estimate(&m5_large(), &figures, f64::MAX).curve;
-    assert_eq!(mad[10], Microwatts(1_000_000_000_000));
+    let mad = estimate(&m5_large(), &figures, f64::MAX);
+    assert_eq!(mad.curve[10], Microwatts(1_000_000_000_000));
+    assert!(mad.why.ends_with("; cut at 1000000 W, which no machine draws"), "{}", mad.why);
     assert!(estimate(&m5_large(), &figures, f64::MIN_POSITIVE).curve.iter().all(|watts| *watts == Microwatts::ZERO));
 }
 
