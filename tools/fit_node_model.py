@@ -15,8 +15,8 @@ The input is a CSV with one machine a row and these columns; --map names others,
   idle         watts at active idle
   p10 ... p100 watts at 10 % ... 100 % load
 
-A row that lacks a number is left out, and its line is named. A curve that falls is no curve: where the mean of a
-generation does, it is made level there, and it is said so. What the agent would refuse is not written. Standard library
+A row that lacks a number is left out, and its line is named. A curve that falls is no curve: where the median
+of a generation does, it is made level there, and it is said so. What the agent would refuse is not written. Standard library
 only. Example, for a file with other names:
 
   tools/fit_node_model.py curves.csv --map cpu=CPUName --map base_mhz=HW_CPUFreq --map p10=10_AvgPower \\
@@ -43,6 +43,8 @@ FORMULA = ("P0=TDP*chips*exp(b0+sum(w_i*(f_i-mu_i)/sd_i)+gen[g]); P100 likewise;
 # One pseudo-machine that says "no effect" for each weight, and two that say "as the others" for each generation: with
 # fewer machines than that of a generation, its own offset is mostly theirs.
 RIDGE_WEIGHT, RIDGE_GENERATION = 1.0, 2.0
+# Rounds of a fit, and the share of its power by which a machine is missed at least: below that it has no more weight.
+ROUNDS, MISSED_MIN = 6, 0.15
 # A generation with fewer curves has the shape of all.
 CURVES_MIN = 5
 # Of the machines that the shape of all is taken from: what was sold before rests and rises differently.
@@ -115,29 +117,38 @@ def solve(matrix, right):
 
 
 def fit_line(machines, rows, names, index):
-    """b0, weights and one offset per generation, for idle (index 0) or full load (index -1)."""
-    size = 1 + len(FEATURES) + len(names)
-    matrix = [[0.0] * size for _ in range(size)]
-    right = [0.0] * size
+    """b0, weights and one offset per generation, for idle (index 0) or full load (index -1): those with the least sum of
+    absolute errors, so that a few machines that are built unlike the others move nothing. Each round fits squares, with
+    a machine's weight the inverse of what the round before missed it by."""
     place = {name: 1 + len(FEATURES) + at for at, name in enumerate(names)}
-    for machine, z in zip(machines, rows):
-        target = math.log(machine.watts[index] / (machine.tdp * machine.chips))
-        entries = [(0, 1.0), *((at + 1, value) for at, value in enumerate(z)), (place[machine.generation], 1.0)]
-        for i, a in entries:
-            right[i] += a * target
-            for j, b in entries:
-                matrix[i][j] += a * b
-    for at in range(1, size):
-        matrix[at][at] += RIDGE_WEIGHT if at <= len(FEATURES) else RIDGE_GENERATION
-    found = solve(matrix, right)
+    targets = [math.log(machine.watts[index] / (machine.tdp * machine.chips)) for machine in machines]
+    entries = [[(0, 1.0), *((at + 1, value) for at, value in enumerate(z)), (place[machine.generation], 1.0)]
+               for machine, z in zip(machines, rows)]
+    trust = [1.0] * len(machines)
+    for _ in range(ROUNDS):
+        size = 1 + len(FEATURES) + len(names)
+        matrix = [[0.0] * size for _ in range(size)]
+        right = [0.0] * size
+        for target, terms, weight in zip(targets, entries, trust):
+            for i, a in terms:
+                right[i] += weight * a * target
+                for j, b in terms:
+                    matrix[i][j] += weight * a * b
+        for at in range(1, size):
+            matrix[at][at] += RIDGE_WEIGHT if at <= len(FEATURES) else RIDGE_GENERATION
+        found = solve(matrix, right)
+        missed = [abs(target - sum(found[at] * value for at, value in terms)) for target, terms in zip(targets, entries)]
+        trust = [1.0 / max(miss, MISSED_MIN) for miss in missed]
+        mean = statistics.fmean(trust)
+        trust = [weight / mean for weight in trust]
     weights = found[1:1 + len(FEATURES)]
     return {"b0": found[0], "w": weights, "gen": {name: found[place[name]] for name in names}}
 
 
-def mean_shape(machines, name):
-    mean = [statistics.fmean(column) for column in zip(*(machine.shape() for machine in machines))]
-    shape = rising(mean)
-    if any(abs(one - other) > 1e-9 for one, other in zip(mean, shape)):
+def middle_shape(machines, name):
+    middle = [statistics.median(column) for column in zip(*(machine.shape() for machine in machines))]
+    shape = rising(middle)
+    if any(abs(one - other) > 1e-9 for one, other in zip(middle, shape)):
         LEVELLED.add(name)
     return shape
 
@@ -227,7 +238,7 @@ def fit(machines):
     spread = [statistics.pstdev(column) or 1.0 for column in zip(*raw)]
     rows = [[(value - m) / s for value, m, s in zip(row, mean, spread)] for row in raw]
     newer = [machine for machine in machines if machine.year >= SHAPE_SINCE]
-    default = mean_shape(newer if len(newer) >= CURVES_MIN else machines, "all")
+    default = middle_shape(newer if len(newer) >= CURVES_MIN else machines, "all")
     generations = {}
     for name in names:
         own = [machine for machine in machines if machine.generation == name]
@@ -238,7 +249,7 @@ def fit(machines):
             "idle_over_max": median(lambda m: m.watts[0] / m.watts[-1]),
             "idle_w_per_thread": median(lambda m: m.watts[0] / m.threads),
             "max_w_per_thread": median(lambda m: m.watts[-1] / m.threads),
-            "shape": mean_shape(own, name) if len(own) >= CURVES_MIN else default,
+            "shape": middle_shape(own, name) if len(own) >= CURVES_MIN else default,
         }
     idle, full = (fit_line(machines, rows, names, index) for index in (0, -1))
     return {"formula": FORMULA, "features": FEATURES, "mu": mean, "sd": spread, "default_shape": default,

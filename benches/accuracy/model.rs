@@ -1,7 +1,7 @@
 //! Row F: watts of whole machines where nothing measures, by the form of the estimator's model.
 //!
 //! `P = TDP · chips · exp(b + Σ wᵢ·zᵢ + g[generation])` at rest and at full load, with the generation's shape between them.
-//! It is fitted here, by ridge regression, to the published machines since 2012 without those that it is judged by (all
+//! It is fitted here, with a ridge and to the least absolute errors, to the published machines since 2012 without those that it is judged by (all
 //! with the same processor, or of the same generation), so that no machine judges what it has taught. A guest knows
 //! neither the memory nor the chips of its host: it takes the usual memory and two chips. Needs `WATTRIBUTE_CURVES`
 //! with the columns that describe the machines; the figures that are built into the estimator come from the same form
@@ -19,6 +19,9 @@ const JUDGE_SINCE: f64 = 2017.0;
 const FEATURES: usize = 7;
 /// Pseudo-machines that say "no effect" of each weight, and "as the others" of each generation.
 const RIDGE: [f64; 2] = [1.0, 2.0];
+/// Rounds of a fit, and by how much a machine is missed at least.
+const ROUNDS: usize = 6;
+const MISSED_MIN: f64 = 0.15;
 /// A generation with fewer machines has the shape of all.
 const CURVES_MIN: usize = 5;
 /// What is estimated, and how far it may be off on the mean over machines and loads, in %.
@@ -195,8 +198,8 @@ impl Machine {
     }
 }
 
-fn mean_shape(machines: &[&Machine]) -> [f64; 11] {
-    std::array::from_fn(|at| machines.iter().map(|machine| machine.shape()[at]).sum::<f64>() / machines.len() as f64)
+fn middle_shape(machines: &[&Machine]) -> [f64; 11] {
+    std::array::from_fn(|at| median(machines.iter().map(|machine| machine.shape()[at]).collect()))
 }
 
 impl Model {
@@ -213,11 +216,11 @@ impl Model {
         let names: BTreeSet<&String> = machines.iter().map(|machine| &machine.generation).collect();
         let names: Vec<&String> = names.into_iter().collect();
         let newer: Vec<&Machine> = machines.iter().copied().filter(|machine| machine.year >= JUDGE_SINCE).collect();
-        let usual = mean_shape(if newer.len() >= CURVES_MIN { &newer } else { machines });
+        let usual = middle_shape(if newer.len() >= CURVES_MIN { &newer } else { machines });
         let (mut shapes, mut per_thread) = (BTreeMap::new(), BTreeMap::new());
         for name in &names {
             let own: Vec<&Machine> = machines.iter().copied().filter(|one| one.generation == **name).collect();
-            shapes.insert((*name).clone(), if own.len() >= CURVES_MIN { mean_shape(&own) } else { usual });
+            shapes.insert((*name).clone(), if own.len() >= CURVES_MIN { middle_shape(&own) } else { usual });
             let ends = [0, 10].map(|at| median(own.iter().map(|one| one.watts[at] / one.threads).collect()));
             per_thread.insert((*name).clone(), ends);
         }
@@ -255,31 +258,51 @@ impl Model {
     }
 }
 
-/// The weights for the logarithm of watts per watt of TDP, at level `at`.
+/// The weights for the logarithm of watts per watt of TDP, at level `at`: those with the least absolute errors, by rounds
+/// of least squares in which a machine counts by the inverse of what it was missed by.
 fn line(machines: &[&Machine], rows: &[[f64; FEATURES]], names: &[&String], at: usize) -> Result<Line, String> {
     let size = 1 + FEATURES + names.len();
-    let (mut matrix, mut right) = (vec![vec![0.0; size]; size], vec![0.0; size]);
+    let mut equations = Vec::new();
     for (machine, z) in machines.iter().zip(rows) {
-        let target = (machine.watts[at] / (machine.tdp * machine.chips)).ln();
         let mut entry = vec![0.0; size];
         entry[0] = 1.0;
         entry[1..=FEATURES].copy_from_slice(z);
         let place = names.iter().position(|name| **name == machine.generation).ok_or("an unnamed generation")?;
         entry[1 + FEATURES + place] = 1.0;
+        equations.push((entry, (machine.watts[at] / (machine.tdp * machine.chips)).ln()));
+    }
+    let mut trust = vec![1.0; equations.len()];
+    let mut found = Vec::new();
+    for _ in 0..ROUNDS {
+        found = fitted(&equations, &trust);
+        for (weight, (entry, target)) in trust.iter_mut().zip(&equations) {
+            let reached: f64 = entry.iter().zip(&found).map(|(left, term)| left * term).sum();
+            *weight = 1.0 / (target - reached).abs().max(MISSED_MIN);
+        }
+        let mean = trust.iter().sum::<f64>() / trust.len() as f64;
+        trust.iter_mut().for_each(|weight| *weight /= mean);
+    }
+    let weights = std::array::from_fn(|at| found[1 + at]);
+    let offsets = names.iter().zip(&found[1 + FEATURES..]).map(|(name, offset)| ((*name).clone(), *offset));
+    Ok((found[0], weights, offsets.collect()))
+}
+
+/// The least-squares solution of weighted equations, with the ridge.
+fn fitted(equations: &[(Vec<f64>, f64)], trust: &[f64]) -> Vec<f64> {
+    let size = equations.first().map_or(0, |(entry, _)| entry.len());
+    let (mut matrix, mut right) = (vec![vec![0.0; size]; size], vec![0.0; size]);
+    for ((entry, target), weight) in equations.iter().zip(trust) {
         for (one, left) in entry.iter().enumerate().filter(|(_, left)| **left != 0.0) {
-            right[one] += left * target;
-            for (cell, other) in matrix[one].iter_mut().zip(&entry) {
-                *cell += left * other;
+            right[one] += weight * left * target;
+            for (cell, other) in matrix[one].iter_mut().zip(entry) {
+                *cell += weight * left * other;
             }
         }
     }
     for (one, row) in matrix.iter_mut().enumerate().skip(1) {
         row[one] += RIDGE[usize::from(one > FEATURES)];
     }
-    let found = solve(matrix, right);
-    let weights = std::array::from_fn(|at| found[1 + at]);
-    let offsets = names.iter().zip(&found[1 + FEATURES..]).map(|(name, offset)| ((*name).clone(), *offset));
-    Ok((found[0], weights, offsets.collect()))
+    solve(matrix, right)
 }
 
 /// Gauss's elimination; the ridge keeps every diagonal above 0, so no rows need be exchanged.

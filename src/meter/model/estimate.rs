@@ -182,7 +182,7 @@ impl Known<'_> {
         if name.is_empty() { sort.to_owned() } else { format!("{sort} ({name:?})") }
     }
 
-    /// With all inputs, nine of ten points of machines since 2017 lie within 1.36; by their generation alone within 1.5,
+    /// With all inputs, nine of ten points of machines since 2017 lie within 1.28; by their generation alone within 1.5,
     /// but those were all servers. A guest's host is not known, nor what else is in it; of an unknown processor only
     /// its age is guessed. Where facts contradict each other, what a machine is is not known so well either.
     fn band(&self, chassis: &Chassis) -> f64 {
