@@ -280,7 +280,9 @@ fn line(machines: &[&Machine], rows: &[[f64; FEATURES]], names: &[&String], at: 
             *weight = 1.0 / (target - reached).abs().max(MISSED_MIN);
         }
         let mean = trust.iter().sum::<f64>() / trust.len() as f64;
-        trust.iter_mut().for_each(|weight| *weight /= mean);
+        for weight in &mut trust {
+            *weight /= mean;
+        }
     }
     let weights = std::array::from_fn(|at| found[1 + at]);
     let offsets = names.iter().zip(&found[1 + FEATURES..]).map(|(name, offset)| ((*name).clone(), *offset));
