@@ -84,7 +84,7 @@ impl Ledger {
         let mut sharers = std::mem::take(&mut self.sharers);
         sharers.update(policy.idle_share, table);
         let tick = Tick { usage, table, policy, generation: self.generation, sharers: &sharers, cards_work };
-        let mut entered = false;
+        let (mut entered, mut refused) = (false, Vec::new());
         for (zone, reading) in readings.clone() {
             let index = self.account(zone, now);
             let account = &mut self.accounts[index];
@@ -100,12 +100,13 @@ impl Ledger {
             if moved || booked || (estimating && stands_for_the_machine(zone)) {
                 account.rebase();
             }
-            if moved || !means_the_same(&account.zone, zone) {
-                account.unlearn();
+            if (moved || !means_the_same(&account.zone, zone)) && account.unlearn() {
+                refused.push(changed(&account.zone, zone));
             }
             account.zone = Arc::clone(zone);
             settle(account, &mut self.stack, reading, tick);
         }
+        self.refused.append(&mut refused);
         let absent = |account: &&mut Account| !account.offered && account.zone.id != rest::ZONE;
         for account in self.accounts.iter_mut().filter(absent) {
             // Somebody else may book the same joules from now on: what comes back begins anew.
@@ -216,6 +217,12 @@ fn held<T>(kept: Option<Kept<T>>, zone: &Zone, refused: &mut Vec<String>) -> Opt
     }
     refused.push(format!("zone {}: it was {:?} and is {now:?}", zone.id, kept.meaning));
     None
+}
+
+/// Why what was learned of a zone in this run holds no longer.
+fn changed(before: &Zone, now: &Zone) -> String {
+    let sensor = |zone: &Zone| format!("{:?} at {}", meaning(zone), zone.path);
+    format!("zone {}: it was {} and is {}", now.id, sensor(before), sensor(now))
 }
 
 /// Whether a card draws clearly more than the least that it was seen to draw.
@@ -374,6 +381,30 @@ fn mean_power(energy: Microjoules, covers: Duration) -> Microwatts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zone_that_changes_its_meaning_is_learned_anew_and_that_is_said() {
+        let at = |seconds: u64| Timestamp { boot: Duration::from_secs(seconds), ..Timestamp::default() };
+        let of = |domain| Zone { path: "sys/x".into(), role: Role::Primary, ..Zone::new("http", "http:plug", domain) };
+        let (package, memory) = (Arc::new(of(Domain::Package)), Arc::new(of(Domain::Dram)));
+        let (mut ledger, table, policy) = (Ledger::default(), Table::new(at(0)), Attribution::default());
+        let mut usage = Usage::default();
+        (usage.busy, usage.capacity, usage.load_known) = (CpuTime(500_000_000), CpuTime(1_000_000_000), true);
+        let mut book = |second: u64, zone: &Arc<Zone>| {
+            let reading = [Reading { at: at(second), value: Value::Power(Microwatts(50_000_000)) }];
+            ledger.book(at(second), &[zone].into_iter().zip(reading), &usage, &table, &policy, false);
+            let source = ledger.accounts()[0].book.at_rest.map(|found| found.source);
+            (source, ledger.accounts()[0].learner.samples(), ledger.take_refused())
+        };
+        for second in 0..=30 {
+            let (source, samples, refused) = book(second, &package);
+            assert_eq!((source.is_some(), u64::from(samples), refused.len()), (second > 0, second, 0));
+        }
+        let (source, samples, refused) = book(31, &memory);
+        assert_eq!((source, samples), (Some(Source::Prior), 1));
+        let said = r#"zone http:plug: it was "http package measured" at sys/x and is "http dram measured" at sys/x"#;
+        assert_eq!(refused, [said]);
+    }
 
     #[test]
     fn a_booking_ends_when_its_meter_was_read() {

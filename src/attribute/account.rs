@@ -150,11 +150,13 @@ impl Account {
         self.late.clear();
     }
 
-    /// Its id means another sensor now: nothing that was learned of it holds.
-    pub fn unlearn(&mut self) {
+    /// Its id means another sensor now: nothing that was learned of it holds. Whether anything was.
+    pub fn unlearn(&mut self) -> bool {
+        let knew = self.calibrated.is_some() || self.learner.samples() > 0;
         self.learner = Learner::default();
         self.calibrated = None;
         self.least = Microwatts(u64::MAX);
+        knew
     }
 
     /// Nothing is known of the time since the last reading: the next one is a baseline, and the gap is counted.
