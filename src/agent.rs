@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::activity::{Activity, Moment};
+use crate::activity::{Activity, Moment, Usage};
 use crate::attribute::Ledger;
 use crate::attribute::memory::Memory;
 use crate::clock::Timestamp;
@@ -121,6 +121,18 @@ impl Agent {
     /// What was kept from the run before, best before the first step.
     pub fn remember(&mut self, memory: Memory) {
         self.ledger.remember(memory);
+    }
+
+    /// When it was stepped last, or made.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.before
+    }
+
+    /// What was used between the last two steps.
+    #[must_use]
+    pub fn usage(&self) -> &Usage {
+        self.activity.usage()
     }
 
     /// What is to be kept for the next run.

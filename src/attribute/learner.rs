@@ -7,8 +7,9 @@
 //! nothing to do were seen, their median is, instead.
 //!
 //! What is learned is the power at the lowest activity that the model can tell: on a node that is never quiet, what it
-//! takes to keep the sockets awake is part of it. Watts and shares of time are plain `f32`/`f64` here; the ledger turns
-//! the result into whole microjoules.
+//! takes to keep the sockets awake is part of it. A machine changes: bins forget within a day, and quiet intervals
+//! count for [`QUIET_MEMORY`] after the last of them. Watts and shares of time are plain `f32`/`f64` here; the ledger
+//! turns the result into whole microjoules.
 
 use std::time::Duration;
 
@@ -24,12 +25,17 @@ const COUNT_MAX: f32 = 20.0;
 const MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// Below this share of CPU time nothing but the system's own upkeep runs.
 const QUIET: f64 = 0.015;
+/// So long after the last quiet interval their median is what the machine draws at rest: later it may have other
+/// memory, cards and settings, and the curve, which follows it within a day, knows better.
+pub const QUIET_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// So many quiet intervals have a median,
 const QUIET_MIN: usize = 3;
 /// and no more are kept.
 const QUIET_MAX: usize = 32;
 /// So many intervals make an estimate more than the prior.
 const LEARNED_MIN: u32 = 20;
+/// No zone draws as much, W.
+pub const WATTS_MAX: f64 = 1e6;
 /// At least this share of the mean power is drawn at rest.
 const SHARE_MIN: f64 = 0.02;
 /// The step of the running percentile, as a share of the mean power, and the percentile.
@@ -119,14 +125,38 @@ pub struct Learner {
     bins: [Bin; BINS],
     quiet: [f32; QUIET_MAX],
     quiet_count: u32,
-    /// The running first percentile of power.
+    /// When the last of them came, s since boot.
+    quiet_at: u32,
+    /// The running first percentile of power; 0 only while no interval had any energy.
     floor: f32,
     samples: u32,
 }
 
+/// What is to be kept of a learner.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Parts<'a> {
+    /// The bins; those with a count of 0 hold nothing.
+    pub bins: &'a [Bin],
+    /// The power of quiet intervals, W.
+    pub quiet: &'a [f32],
+    /// When the last of them came, s since boot.
+    pub quiet_at: u32,
+    /// The running first percentile of power, W.
+    pub floor: f32,
+    /// How many intervals it has seen.
+    pub samples: u32,
+}
+
 impl Default for Learner {
     fn default() -> Self {
-        Self { bins: [Bin::default(); BINS], quiet: [0.0; QUIET_MAX], quiet_count: 0, floor: f32::INFINITY, samples: 0 }
+        Self {
+            bins: [Bin::default(); BINS],
+            quiet: [0.0; QUIET_MAX],
+            quiet_count: 0,
+            quiet_at: 0,
+            floor: f32::INFINITY,
+            samples: 0,
+        }
     }
 }
 
@@ -134,32 +164,49 @@ impl Learner {
     /// Takes one interval in, which ended at `at` since boot: the CPUs were busy for the share `load` of their time, and
     /// the zone drew `watts`.
     pub fn observe(&mut self, at: Duration, load: f64, watts: f64) {
-        if !(load.is_finite() && watts.is_finite() && watts >= 0.0) {
+        if !(load.is_finite() && (0.0..=WATTS_MAX).contains(&watts)) {
             return;
         }
         let load = load.clamp(0.0, 1.0);
-        let now = u32::try_from(at.as_secs()).unwrap_or(u32::MAX);
-        if let Some(bin) = self.bins.get_mut(bin_of(load)) {
+        let now = seconds(at);
+        // By what is kept of it, so that a bin is found again where it was.
+        if let Some(bin) = self.bins.get_mut(bin_of(f64::from(single(load)))) {
             let kept = (bin.count * decay(now, bin.at)).min(COUNT_MAX - 1.0);
             bin.count = kept + 1.0;
             bin.load += (single(load) - bin.load) / bin.count;
             bin.watts += (single(watts) - bin.watts) / bin.count;
             bin.at = now;
         }
-        if load < QUIET
-            && let Some(place) = self.quiet.get_mut(self.quiet_count as usize % QUIET_MAX)
-        {
-            *place = single(watts);
-            self.quiet_count = self.quiet_count.wrapping_add(1).max(1);
+        if load < QUIET {
+            if self.quiet_is_over(now) {
+                self.quiet_count = 0;
+            }
+            if let Some(place) = self.quiet.get_mut(self.quiet_count as usize % QUIET_MAX) {
+                *place = single(watts);
+                self.quiet_count = self.quiet_count.wrapping_add(1).max(1);
+                self.quiet_at = now;
+            }
         }
         self.follow_floor(watts);
         self.samples = self.samples.saturating_add(1);
     }
 
+    /// Whether the quiet intervals are too long ago.
+    fn quiet_is_over(&self, now: u32) -> bool {
+        u64::from(now.saturating_sub(self.quiet_at)) > QUIET_MEMORY.as_secs()
+    }
+
     /// A percentile that needs no memory: it sinks often by little and rises seldom by much, in balance at its place.
+    /// An interval without energy is one in which a coarse counter did not move: beside others it says nothing.
     fn follow_floor(&mut self, watts: f64) {
         let floor = f64::from(self.floor);
-        self.floor = single(if !floor.is_finite() || self.samples < LEARNED_MIN {
+        if single(watts) == 0.0 {
+            self.floor = if floor.is_finite() { self.floor } else { 0.0 };
+            return;
+        }
+        self.floor = single(if !floor.is_finite() || floor == 0.0 {
+            watts
+        } else if self.samples < LEARNED_MIN {
             floor.min(watts)
         } else if watts < floor {
             floor - (STEP * watts * (1.0 - PERCENTILE)).min(floor - watts)
@@ -177,7 +224,8 @@ impl Learner {
     /// The power at rest at `now` since boot; none before the first interval.
     #[must_use]
     pub fn estimate(&self, now: Duration, prior: &Prior) -> Option<Estimate> {
-        self.observed().or_else(|| self.fitted(now, prior))
+        let now = seconds(now);
+        self.observed().filter(|_| !self.quiet_is_over(now)).or_else(|| self.fitted(now, prior))
     }
 
     /// The median of the quiet intervals, and how far three quarters of them are from it.
@@ -196,8 +244,7 @@ impl Learner {
         Some(Estimate { watts: median, error, source: Source::Observed })
     }
 
-    fn fitted(&self, now: Duration, prior: &Prior) -> Option<Estimate> {
-        let now = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    fn fitted(&self, now: u32, prior: &Prior) -> Option<Estimate> {
         let held = self.bins.iter().filter(|bin| bin.count > 0.0);
         let points = Points::new(held.map(|bin| Point {
             count: f64::from(bin.count * decay(now, bin.at)),
@@ -210,28 +257,53 @@ impl Learner {
         Some(Estimate { watts, error, source })
     }
 
-    /// What is to be kept: the bins that hold anything, the quiet intervals, and the floor.
+    /// What is to be kept.
     #[must_use]
-    pub fn parts(&self) -> (&[Bin], &[f32], f32, u32) {
-        let count = (self.quiet_count as usize).min(QUIET_MAX);
-        (&self.bins, self.quiet.get(..count).unwrap_or_default(), self.floor, self.samples)
+    pub fn parts(&self) -> Parts<'_> {
+        let quiet = self.quiet.get(..(self.quiet_count as usize).min(QUIET_MAX)).unwrap_or_default();
+        Parts { bins: &self.bins, quiet, quiet_at: self.quiet_at, floor: self.floor, samples: self.samples }
     }
 
-    /// A learner from what was kept; none if that cannot have come from one.
-    #[must_use]
-    pub fn from_parts(bins: &[Bin], quiet: &[f32], floor: f32, samples: u32) -> Option<Self> {
-        let power = |watts: f32| watts.is_finite() && watts >= 0.0;
+    /// A learner from what was kept, at `now` since boot.
+    ///
+    /// What is asked is what every learner keeps to, whatever it has seen. The floor may be above all bins: it sinks
+    /// more slowly than they do.
+    ///
+    /// # Errors
+    /// Why that cannot have come from one.
+    pub fn from_parts(parts: &Parts<'_>, now: Duration) -> Result<Self, &'static str> {
+        let &Parts { bins, quiet, quiet_at, floor, samples } = parts;
+        let now = seconds(now);
+        let check = |holds: bool, reason| if holds { Ok(()) } else { Err(reason) };
+        let power = |watts: f32| (0.0..=WATTS_MAX).contains(&f64::from(watts));
         let mut learner = Self { floor, samples, ..Self::default() };
+        let mut counts = 0.0;
         for bin in bins.iter().filter(|bin| bin.count != 0.0) {
-            let sound =
-                power(bin.watts) && bin.count > 0.0 && bin.count <= COUNT_MAX && (0.0..=1.0).contains(&bin.load);
-            *learner.bins.get_mut(bin_of(f64::from(bin.load))).filter(|place| sound && place.count == 0.0)? = *bin;
+            check(power(bin.watts), "no zone draws the power of a bin")?;
+            check((1.0..=COUNT_MAX).contains(&bin.count), "no bin holds so many intervals")?;
+            check((0.0..=1.0).contains(&bin.load), "no CPU is so busy")?;
+            check(bin.at <= now, "a bin is dated after now")?;
+            let place = learner.bins.get_mut(bin_of(f64::from(bin.load))).filter(|place| place.count == 0.0);
+            *place.ok_or("a bin is there twice")? = *bin;
+            counts += f64::from(bin.count);
         }
-        let places = learner.quiet.get_mut(..quiet.len())?;
+        check(samples > 0 && counts > 0.0, "there are no intervals in it")?;
+        // Adding up rounds in the seventh digit.
+        check(counts < f64::from(samples) + 0.01, "the bins hold more intervals than there were")?;
+        check(power(floor), "no zone draws the power of the floor")?;
+        let energy = |watts: f32| watts > 0.0;
+        let any = bins.iter().any(|bin| bin.count != 0.0 && energy(bin.watts)) || quiet.iter().any(|one| energy(*one));
+        check(floor > 0.0 || !any, "the floor is 0 W beside bins that are not")?;
+        check(quiet.iter().all(|watts| power(*watts)), "no zone draws the power of a quiet interval")?;
+        let places = learner.quiet.get_mut(..quiet.len()).ok_or("it has too many quiet intervals")?;
         places.copy_from_slice(quiet);
-        learner.quiet_count = u32::try_from(quiet.len()).ok()?;
-        let sound = quiet.iter().all(|watts| power(*watts)) && power(floor) && samples > 0;
-        sound.then_some(learner)
+        let first = learner.bins.first().filter(|bin| bin.count > 0.0);
+        check(quiet.is_empty() || first.is_some(), "quiet intervals are in no bin")?;
+        check(quiet.len() as u64 <= u64::from(samples), "there are more quiet intervals than intervals")?;
+        check(quiet_at <= now, "a quiet interval is dated after now")?;
+        learner.quiet_count = u32::try_from(quiet.len()).unwrap_or_default();
+        learner.quiet_at = quiet_at;
+        Ok(learner)
     }
 }
 
@@ -245,12 +317,19 @@ fn single(value: f64) -> f32 {
     value as f32
 }
 
+/// Since boot, as it is kept.
+fn seconds(at: Duration) -> u32 {
+    u32::try_from(at.as_secs()).unwrap_or(u32::MAX)
+}
+
 fn decay(now: u32, then: u32) -> f32 {
     single((-f64::from(now.saturating_sub(then)) / MEMORY.as_secs_f64()).exp())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::attribute::fit::tests::shape as curve;
 
@@ -332,28 +411,100 @@ mod tests {
     #[test]
     fn what_was_kept_goes_on_and_what_cannot_be_is_refused() {
         let learner = taught(3, sweep(0.0, 0.6));
-        let (bins, quiet, floor, samples) = learner.parts();
-        let again = Learner::from_parts(bins, quiet, floor, samples).unwrap();
+        let parts = learner.parts();
+        let again = Learner::from_parts(&parts, hours(1)).unwrap();
         assert_eq!(again.estimate(hours(1), &PRIOR), learner.estimate(hours(1), &PRIOR));
-        let bad = |change: fn(&mut Bin)| {
-            let mut bins = bins.to_vec();
+        let why = |parts: Parts<'_>| Learner::from_parts(&parts, hours(1)).unwrap_err();
+        let bad = |change: &dyn Fn(&mut Bin)| {
+            let mut bins = parts.bins.to_vec();
             change(&mut bins[3]);
-            Learner::from_parts(&bins, quiet, floor, samples)
+            why(Parts { bins: &bins, ..parts })
         };
-        assert_eq!(bad(|bin| bin.watts = f32::NAN), None);
-        assert_eq!(bad(|bin| bin.watts = -1.0), None);
-        assert_eq!(bad(|bin| bin.load = 1.5), None);
-        assert_eq!(bad(|bin| bin.load = 0.001), None, "two in one bin");
-        assert_eq!(bad(|bin| bin.count = 21.0), None);
-        assert_eq!(Learner::from_parts(bins, &[f32::INFINITY], floor, samples), None);
-        assert_eq!(Learner::from_parts(bins, &[1.0; 33], floor, samples), None);
-        assert_eq!(Learner::from_parts(bins, quiet, f32::NAN, samples), None);
+        for watts in [f32::NAN, -1.0, 3e38] {
+            assert_eq!(bad(&|bin| bin.watts = watts), "no zone draws the power of a bin");
+        }
+        assert_eq!(bad(&|bin| bin.load = 1.5), "no CPU is so busy");
+        assert_eq!(bad(&|bin| bin.load = 0.001), "a bin is there twice");
+        for count in [21.0, 0.5, f32::NAN] {
+            assert_eq!(bad(&|bin| bin.count = count), "no bin holds so many intervals");
+        }
+        assert_eq!(bad(&|bin| bin.at = 3601), "a bin is dated after now");
+        for quiet in [f32::INFINITY, 1e30, -1.0] {
+            assert_eq!(why(Parts { quiet: &[quiet], ..parts }), "no zone draws the power of a quiet interval");
+        }
+        assert_eq!(why(Parts { quiet: &[1.0; 33], ..parts }), "it has too many quiet intervals");
+        assert_eq!(why(Parts { quiet_at: 3601, ..parts }), "a quiet interval is dated after now");
+        for floor in [f32::NAN, f32::INFINITY, 3e38, -1.0] {
+            assert_eq!(why(Parts { floor, ..parts }), "no zone draws the power of the floor");
+        }
+        assert_eq!(why(Parts { floor: 0.0, ..parts }), "the floor is 0 W beside bins that are not");
+        assert_eq!(why(Parts { bins: &[], ..parts }), "there are no intervals in it");
+        assert_eq!(why(Parts { samples: 0, ..parts }), "there are no intervals in it");
+        assert_eq!(why(Parts { samples: 20, ..parts }), "the bins hold more intervals than there were");
+        let bins = &parts.bins[1..];
+        assert_eq!(why(Parts { bins, ..parts }), "quiet intervals are in no bin");
+        let one = [Bin { count: 1.0, load: 0.0, watts: 1.0, at: 0 }];
+        let few = Parts { bins: &one, quiet: &[1.0; 2], quiet_at: 0, floor: 1.0, samples: 1 };
+        assert_eq!(why(few), "there are more quiet intervals than intervals");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_learner_has_seen_it_is_taken_back(
+            seen in proptest::collection::vec(
+                (0..100_000_u64, prop_oneof![0.0..0.02_f64, 0.0..=1.0_f64, Just(0.025), Just(0.7)],
+                    prop_oneof![Just(0.0), 0.0..0.001_f64, 0.0..400.0_f64, 0.0..2e6_f64]),
+                1..400,
+            ),
+            last in 0..4_u32,
+        ) {
+            let (mut learner, mut now) = (Learner::default(), Duration::ZERO);
+            for (step, load, watts) in seen {
+                // Mostly seconds, sometimes a day.
+                now += Duration::from_secs(if step < 99_000 { step % 10 } else { step });
+                learner.observe(now, load, watts * f64::from(last.min(1)));
+            }
+            prop_assume!(learner.samples() > 0);
+            let again = Learner::from_parts(&learner.parts(), now);
+            prop_assert_eq!(again.map(|again| again.estimate(now, &PRIOR)), Ok(learner.estimate(now, &PRIOR)));
+        }
+    }
+
+    #[test]
+    fn quiet_intervals_count_for_a_week() {
+        let mut learner = taught(0, sweep(0.05, 0.6).chain([0.0; 3]));
+        // Memory and a card were added: twice as much, and the machine is never quiet again.
+        let days = |days: u64| hours(24 * days);
+        for (n, load) in (0..8).flat_map(|_| sweep(0.05, 0.6)).enumerate() {
+            learner.observe(days(7) + Duration::from_secs(n as u64), load, 60.0 + 200.0 * curve(3, load, &PRIOR));
+        }
+        let found = learner.estimate(days(7), &PRIOR).unwrap();
+        assert_eq!((found.source, found.watts), (Source::Observed, 30.0));
+        let found = learner.estimate(days(7) + hours(1), &PRIOR).unwrap();
+        assert_eq!(found.source, Source::Learned);
+        assert!((found.watts - 60.0).abs() < 4.0, "{found:?}");
+        learner.observe(days(8), 0.0, 60.0);
+        assert_eq!(learner.parts().quiet, [60.0], "a new quiet interval is not mixed with those of then");
+        let again = Learner::from_parts(&learner.parts(), days(8)).unwrap();
+        assert_eq!(again.parts().quiet_at, learner.parts().quiet_at, "the age of the quiet ones is kept");
+    }
+
+    #[test]
+    fn an_interval_without_energy_does_not_hold_the_floor_at_nothing() {
+        let mut learner = Learner::default();
+        learner.observe(hours(0), 0.5, 0.0);
+        assert!(learner.parts().floor.abs() < f32::EPSILON);
+        for (n, load) in sweep(0.05, 0.6).enumerate() {
+            learner.observe(Duration::from_secs(n as u64), load, 30.0 + 100.0 * curve(0, load, &PRIOR));
+        }
+        let found = learner.estimate(hours(0), &PRIOR).unwrap();
+        assert!((found.watts - 30.0).abs() < 8.0, "{found:?}");
     }
 
     #[test]
     fn what_is_no_number_teaches_nothing() {
         let mut learner = Learner::default();
-        for (load, watts) in [(f64::NAN, 1.0), (0.5, f64::NAN), (0.5, -1.0), (f64::INFINITY, 1.0)] {
+        for (load, watts) in [(f64::NAN, 1.0), (0.5, f64::NAN), (0.5, -1.0), (f64::INFINITY, 1.0), (0.5, 3e38)] {
             learner.observe(hours(0), load, watts);
         }
         assert_eq!(learner.samples(), 0);

@@ -53,12 +53,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let otlp = settings.enabled.then(|| Otlp::new(settings, &config.processes, &node, Arc::clone(&stats)));
         otlp.transpose().map_err(|error| UsageError(error.to_string()))?
     };
-    // Without the lock the directory is somebody else's, or cannot be used.
-    let keeper = Keeper::of(config, &host).filter(|_| lock.is_some());
+    let keeper = Keeper::of(config, &host);
     let mut agent = Agent::new(host, config.clone(), clock::now());
-    if let Some(keeper) = &keeper {
-        keeper.load(&mut agent);
-    }
+    let keeper = remember(keeper, &mut agent, lock.is_some());
     for enricher in enrichers {
         agent.add_enricher(enricher);
     }
@@ -116,6 +113,17 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let _ = printer.join();
     }
     Ok(())
+}
+
+/// Gives the agent what was kept. Without the lock there may be another agent that nobody can tell from here, so
+/// nothing is written then.
+fn remember(keeper: Option<Keeper>, agent: &mut Agent, locked: bool) -> Option<Keeper> {
+    let keeper = keeper?;
+    keeper.load(agent);
+    if !locked {
+        telemetry::warn("state.directory: nothing that is learned will be kept in it, for want of the lock");
+    }
+    locked.then_some(keeper)
 }
 
 /// What a run begins with.

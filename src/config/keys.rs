@@ -366,7 +366,8 @@ pub(super) const KEYS: &[Key] = &[
         "state.directory",
         "a path or nothing",
         "\"\"",
-        "A directory of the agent's own. `run` locks it: two agents on a node would send the same series twice.",
+        "A directory of the agent's own. `run` locks it: two agents on a node would send the same series twice. What \
+         was learned of power at rest is kept there (learner.json), and what `calibrate` measured (calibration.json).",
         |config, text| optional_path(text).map(|value| config.state.directory = value),
     ),
     key(

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, ftruncate, mkdir, open};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, flock, fstat, ftruncate, open};
 use rustix::io::{Errno, read, write};
 
 /// The lock; given back when dropped.
@@ -51,12 +51,14 @@ pub fn lock(directory: &Path, patience: Duration) -> Result<Lock, LockError> {
     const STEP: Duration = Duration::from_millis(100);
     let path = directory.join("lock");
     let unusable = |path: &Path, errno: Errno| LockError::Unusable { path: path.into(), error: errno.into() };
-    match mkdir(directory, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(unusable(directory, errno)),
-    }
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    super::state::make(directory).map_err(|error| LockError::Unusable { path: directory.into(), error })?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| unusable(&path, errno))?;
+    // To read who holds a pipe would wait for ever.
+    if !fstat(&file).is_ok_and(|known| FileType::from_raw_mode(known.st_mode).is_file()) {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(LockError::Unusable { path, error });
+    }
     let mut left = patience;
     while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if errno != Errno::WOULDBLOCK && errno != Errno::INTR {
@@ -107,5 +109,13 @@ mod tests {
         for bad in [file, home.path().join("no/such/parent")] {
             assert!(matches!(lock(&bad, Duration::ZERO), Err(LockError::Unusable { .. })), "{}", bad.display());
         }
+    }
+
+    #[test]
+    fn a_pipe_is_no_lock_and_is_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let place = open(home.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        rustix::fs::mknodat(place, "lock", FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(matches!(lock(home.path(), Duration::ZERO), Err(LockError::Unusable { .. })));
     }
 }
