@@ -223,10 +223,10 @@ impl Activity {
         }
     }
 
-    /// What is not counted although it was asked for.
-    #[must_use]
-    pub fn trouble(&self) -> Option<&str> {
-        self.uncounted.as_deref().or_else(|| self.counters.as_ref().and_then(Counters::trouble))
+    /// What is not counted although it was asked for, by topic.
+    pub fn troubles(&self) -> impl Iterator<Item = (usize, &str)> {
+        let uncounted = self.uncounted.as_deref().map(|why| (0, why));
+        uncounted.into_iter().chain(self.counters.iter().flat_map(Counters::troubles))
     }
 
     /// Makes room at once for the processes that are there: growing bit by bit would leave holes behind.
@@ -301,7 +301,9 @@ impl Activity {
             self.flows.drop_carries();
         }
         if let Some(counters) = &mut self.counters {
-            counters.count(host, &self.base, table, &mut self.usage);
+            let passed = moment.now.boot.saturating_sub(moment.before.boot);
+            let slept = passed > awake + Duration::from_millis(50);
+            counters.count(host, &self.base, table, &mut self.usage, slept);
         }
         for &row in &self.usage.touched {
             self.cpu[row] += CpuTime(self.usage.weight[row]);
@@ -313,7 +315,7 @@ impl Activity {
     fn cpu_times(&mut self, host: &Host, awake: Duration) -> (Option<CpuTime>, CpuTime) {
         let read = host.reread(&mut self.stat, &mut self.buffer);
         let times = read.ok().and_then(|()| CpuTimes::parse(&self.buffer));
-        let moved = |now: &CpuTimes| self.times.is_some_and(|before| before.online != now.online);
+        let moved = |now: &CpuTimes| self.times.is_some_and(|before| before.which != now.which);
         let hotplug = times.as_ref().is_some_and(moved);
         if hotplug || self.sockets.as_ref().is_some_and(|sockets| times.is_some() && sockets.misses(&self.buffer)) {
             self.sockets = Sockets::find(host);

@@ -167,7 +167,7 @@ impl Agent {
             enricher.troubles(&mut say);
         }
         // Between the enrichers, which count in steps of 64, and the meters.
-        others.extend(self.activity.trouble().map(|what| (usize::MAX / 2, "weights", what.into())));
+        others.extend(self.activity.troubles().map(|(topic, what)| (usize::MAX / 2 + topic, "weights", what.into())));
         self.meters.troubles().chain(others)
     }
 

@@ -166,7 +166,7 @@ pub enum IdleShare {
     Requests,
     /// By what pods may use at most.
     Limits,
-    /// By CPU time.
+    /// As active energy is split.
     Usage,
 }
 

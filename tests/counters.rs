@@ -233,6 +233,75 @@ fn where_cpus_come_everything_is_opened_anew() {
     assert!((joules(&after, 'a')[0] - 15.0).abs() < 1e-5, "1000 of 4000: {:?}", joules(&after, 'a'));
 }
 
+/// A CPU that was offline between two ticks, or while the machine slept, leaves dead events behind: their times stand still.
+#[test]
+fn events_that_died_are_opened_anew() {
+    let mut world = World::new(base(1), 1);
+    let mut tick = |counts: [&str; 3]| {
+        let snapshot = world.step([500_000, 500_000], |memory| {
+            for (whose, text) in [None, Some('a'), Some('b')].into_iter().zip(counts) {
+                count(memory, 0, 0, whose, text);
+            }
+        });
+        joules(&snapshot, 'a')[0]
+    };
+    tick(["4000 100 100", "3000 50 50", "1000 50 50"]);
+    let before = tick(["8000 200 200", "6000 100 100", "2000 100 100"]);
+    assert!((before - 15.0).abs() < 1e-5, "{before}");
+    let dead = tick(["8000 200 200", "6000 100 100", "2000 100 100"]);
+    assert!((dead - 20.0).abs() < 1e-5, "by CPU time while nothing counts: {dead}");
+    let opened = tick(["8000 200 200", "6000 100 100", "2000 100 100"]);
+    assert!((opened - 25.0).abs() < 1e-5, "opened at this tick: {opened}");
+    let after = tick(["12000 300 300", "7000 150 150", "5000 150 150"]);
+    assert!((after - 27.5).abs() < 1e-5, "1000 of 4000 again: {after}");
+}
+
+#[test]
+fn a_reading_that_fails_once_is_not_counted_twice_afterwards() {
+    let mut world = World::new(base(1), 1);
+    let mut tick = |sum: Option<u64>| {
+        let snapshot = world.step([500_000, 500_000], |memory| {
+            memory.set_error("perf/0/0@0", sum.is_none().then_some(Errno::IO)).unwrap();
+            let sum = sum.unwrap_or(0);
+            for (whose, part) in [(None, 4), (Some('a'), 3), (Some('b'), 1)] {
+                count(memory, 0, 0, whose, &format!("{}", sum * part));
+            }
+        });
+        balance(&snapshot);
+        joules(&snapshot, 'a')[0]
+    };
+    assert!((tick(Some(1000)) - 7.5).abs() < 1e-5);
+    assert!((tick(None) - 12.5).abs() < 1e-5, "by CPU time");
+    assert!((tick(Some(3000)) - 17.5).abs() < 1e-5, "from here on it counts");
+    assert!((tick(Some(4000)) - 25.0).abs() < 1e-5);
+}
+
+/// What is in a slice is nobody's but the slice's; its event, if it had one, would count everything inside.
+#[test]
+fn a_slice_has_what_its_workloads_leave() {
+    let mut memory = base(1);
+    let slice = "sys/fs/cgroup/system.slice";
+    put(&mut memory, &format!("{slice}/cgroup.procs"), "");
+    put(&mut memory, &format!("{slice}/cpu.stat"), "usage_usec 0");
+    put(&mut memory, &format!("perf/0/0@0.in/{slice}/count"), "0");
+    put(&mut memory, &format!("perf/0/3@0.in/{slice}/count"), "0");
+    let mut world = World::new(memory, 1);
+    let snapshot = world.step([400_000, 400_000], |memory| {
+        put(memory, "sys/fs/cgroup/cpu.stat", "usage_usec 1000000");
+        put(memory, &format!("{slice}/cpu.stat"), "usage_usec 200000");
+        put(memory, &format!("perf/0/0@0.in/{slice}/count"), "9000");
+        stat(memory, 1, 100, 0);
+        count(memory, 0, 0, None, "4000");
+        count(memory, 0, 0, Some('a'), "2500");
+        count(memory, 0, 0, Some('b'), "1000");
+    });
+    let row = snapshot.rows().find(|(_, workload)| workload.identity.id.to_string().starts_with("slice:")).unwrap().0;
+    let zone = snapshot.zones.iter().position(|book| book.zone.id == "rapl:package-0").unwrap();
+    let found = snapshot.active_of(row, zone).joules();
+    assert!((found - 1.25).abs() < 1e-5, "500 of 4000: {found}");
+    assert!((joules(&snapshot, 'a')[0] - 6.25).abs() < 1e-5);
+}
+
 #[test]
 fn what_cannot_be_counted_is_said_and_cpu_time_is_used() {
     let mut memory = base(1);

@@ -10,13 +10,14 @@
 //! upper half of `config`. A PMU with too few counters takes turns, and a count is then scaled by how long the event had
 //! a counter. An interval in which the machine's counts cannot be read is divided by CPU time at the last known rate.
 
-use crate::activity::Usage;
 use crate::activity::cgroup::{ROOT, Tree, Version};
 use crate::activity::cpu::ranges;
 use crate::activity::scale::{self, children_first};
+use crate::activity::{Usage, is_generic};
 use crate::host::perf::{Count, Perf};
 use crate::host::{Errno, Host, Kept, is_denied};
 use crate::meter::{Domain, Socket};
+use crate::unit::CpuTime;
 use crate::workload::Kind;
 use crate::workload::table::{NODE, Table};
 
@@ -33,6 +34,14 @@ const ADVICE: &str =
     "grant CAP_PERFMON (systemd: AmbientCapabilities=CAP_PERFMON), or set kernel.perf_event_paranoid to 0";
 /// What is not counted has at most so many times the mean rate of all.
 const RATE_MAX: f64 = 8.0;
+/// A cgroup that the hierarchy of perf events does not have is tried so often: it may be made a moment later.
+const TRIES_MAX: u32 = 3;
+/// After so many ticks without the machine's cycles that is said.
+const UNKNOWN_MAX: u32 = 10;
+/// Topics of what is not counted.
+const MISSES: usize = 0;
+const FILES: usize = 1;
+const UNKNOWN: usize = 2;
 /// No CPU counts more than this in a nanosecond: weights stay far from the limits of `u64`, whatever a counter says.
 const PER_NANO_MAX: f64 = 64.0;
 /// At most so many events are open (each is a file), whatever the limit of files.
@@ -112,7 +121,8 @@ impl Usage {
 #[derive(Debug)]
 struct Counter {
     perf: Perf,
-    last: Count,
+    /// None after a reading that failed: the next one is a beginning.
+    last: Option<Count>,
 }
 
 /// The events of a cgroup, all CPUs of one measure after those of another.
@@ -120,7 +130,9 @@ struct Counter {
 struct Group {
     path: String,
     inode: u64,
+    /// None where the hierarchy of perf events does not have it, so often as it was tried.
     counters: Vec<Counter>,
+    tries: u32,
 }
 
 /// One CPU.
@@ -147,7 +159,9 @@ pub struct Counters {
     groups: Vec<Option<Group>>,
     open: usize,
     open_max: usize,
-    trouble: Option<String>,
+    /// Ticks in a row at which the machine's cycles were not known.
+    unknown: u32,
+    troubles: [Option<String>; 3],
     // From here on: kept so that a steady tick allocates nothing.
     buffer: Vec<u8>,
     rows: Vec<usize>,
@@ -155,6 +169,7 @@ pub struct Counters {
     counts: Vec<f64>,
     times: Vec<f64>,
     sums: Vec<Option<f64>>,
+    whole: Vec<Option<f64>>,
     inside: Vec<u64>,
     order: Vec<(u32, usize)>,
 }
@@ -185,12 +200,14 @@ impl Counters {
             groups: Vec::new(),
             open: 0,
             open_max,
-            trouble: None,
+            unknown: 0,
+            troubles: [None, None, None],
             buffer: Vec::new(),
             rows: Vec::new(),
             counts: Vec::new(),
             times: Vec::new(),
             sums: Vec::new(),
+            whole: Vec::new(),
             inside: Vec::new(),
             order: Vec::new(),
         };
@@ -206,17 +223,19 @@ impl Counters {
             match tried.into_iter().find_map(Result::err) {
                 None => counters.events.push(event),
                 Some(errno) if event.0 == Measure::Cycles => return Err(refused("cycles", errno)),
-                Some(errno) => counters.trouble = Some(refused("misses of the last-level cache", errno)),
+                Some(errno) => {
+                    counters.troubles[MISSES] = Some(refused("misses of the last-level cache", errno));
+                }
             }
         }
         counters.machine = counters.open_all(host, None).map_err(|errno| refused("cycles", errno))?;
+        counters.open = counters.machine.len();
         Ok(counters)
     }
 
-    /// What is not counted although it was asked for.
-    #[must_use]
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    /// What is not counted although it was asked for, by topic.
+    pub fn troubles(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.troubles.iter().enumerate().filter_map(|(topic, trouble)| Some((topic, trouble.as_deref()?)))
     }
 
     /// What it will count, in the order of [`Usage::of`].
@@ -228,7 +247,7 @@ impl Counters {
             measure,
             package,
             usage: Usage::default(),
-            rate: 1.0,
+            rate: if measure == Measure::Cycles { 2.0 } else { 0.002 },
             carry: 0.0,
         };
         let events = self.events.iter();
@@ -263,12 +282,9 @@ impl Counters {
             let holds = |list: &[u8]| ranges(list).any(|(first, last)| (first..=last).contains(&u64::from(number)));
             cores.iter().find(|(_, list)| holds(list)).map_or(0, |(pmu, _)| *pmu)
         };
-        // The packages that are known keep their place: weights are kept by it.
-        if self.packages.is_empty() {
-            self.packages.clone_from(&packages);
-            self.packages.sort_unstable();
-            self.packages.dedup();
-        }
+        self.packages.clone_from(&packages);
+        self.packages.sort_unstable();
+        self.packages.dedup();
         let side = |package: &u32| self.packages.binary_search(package).ok();
         let cpus = numbers.iter().zip(&packages);
         let cpus =
@@ -283,51 +299,96 @@ impl Counters {
             for cpu in &self.cpus {
                 let mut perf = host.perf_timed(*kind, config | cpu.pmu, cpu.number, cgroup)?;
                 let last = host.perf_timed_count(&mut perf)?;
-                counters.push(Counter { perf, last });
+                counters.push(Counter { perf, last: Some(last) });
             }
         }
         Ok(counters)
     }
 
-    /// Counts one interval, after what was used in it is known by CPU time.
-    pub fn count(&mut self, host: &Host, tree: &Tree, table: &Table, usage: &mut Usage) {
-        self.follow_cpus(host);
+    /// Counts one interval, after what was used in it is known by CPU time. Where the machine `slept`, its CPUs were
+    /// offline, and events do not come back from that.
+    pub fn count(&mut self, host: &Host, tree: &Tree, table: &Table, usage: &mut Usage, slept: bool) {
+        let anew = self.follow_cpus(host, slept);
+        let mut sums = std::mem::take(&mut self.whole);
         let sides = self.packages.len();
-        self.sums.clear();
-        self.sums.resize(self.events.len() * sides, Some(0.0));
-        add_up(host, &mut self.machine, &self.cpus, sides, &mut self.sums);
-        let machine = std::mem::take(&mut self.sums);
+        sums.clear();
+        sums.resize(self.events.len() * sides, (!anew).then_some(0.0));
+        let stopped = !anew && add_up(host, &mut self.machine, &self.cpus, sides, &mut sums);
+        if stopped {
+            // An event that stood still is of a CPU that was offline: nothing here is of the whole interval.
+            sums.fill(None);
+            self.close();
+        }
+        self.note_unknown(anew || sums.iter().take(sides).any(Option::is_none));
+        self.whole = sums;
         self.count_groups(host, tree, table);
+        if usage.counted.len() != self.events.len() * columns_of(sides) || anew {
+            usage.counted = self.columns_like(&usage.counted);
+        }
         let mut columns = std::mem::take(&mut usage.counted);
         children_first(usage, table, &mut self.order);
         for (index, column) in columns.iter_mut().enumerate() {
-            let per_event = if sides > 1 { sides + 1 } else { 1 };
-            let (event, place) = (index / per_event, index % per_event);
+            let (event, place) = (index / columns_of(sides), index % columns_of(sides));
             let here = if column.package.is_some() { place..place + 1 } else { 0..sides };
             let places = here.start + event * sides..here.end + event * sides;
-            let whole: Option<f64> = machine[places.clone()].iter().copied().sum();
+            let whole: Option<f64> = self.whole[places.clone()].iter().copied().sum();
             self.weigh(whole, places, table, usage, column);
         }
         usage.counted = columns;
-        self.sums = machine;
         for row in self.rows.drain(..) {
             self.times[row] = 0.0;
         }
     }
 
-    /// Opens everything anew when CPUs have come or gone.
-    fn follow_cpus(&mut self, host: &Host) {
+    /// The columns of what can be counted now, with the rates that are known.
+    fn columns_like(&self, before: &[Counted]) -> Vec<Counted> {
+        let mut columns = self.columns();
+        for column in &mut columns {
+            let same = |one: &&Counted| one.measure == column.measure && one.package == column.package;
+            let like = before.iter().find(same).or_else(|| before.iter().find(|one| one.measure == column.measure));
+            column.rate = like.map_or(column.rate, |one| one.rate);
+        }
+        columns
+    }
+
+    /// Says so when the machine's cycles have not been known for a while, and when they are again.
+    fn note_unknown(&mut self, unknown: bool) {
+        self.unknown = if unknown { self.unknown.saturating_add(1) } else { 0 };
+        if self.unknown == UNKNOWN_MAX {
+            self.troubles[UNKNOWN] = Some(format!(
+                "the machine's cycles have not been counted for {UNKNOWN_MAX} ticks (another user of the processor's \
+                 counters, such as the NMI watchdog?): energy is split by CPU time meanwhile"
+            ));
+        } else if !unknown {
+            self.troubles[UNKNOWN] = None;
+        }
+    }
+
+    /// Opens everything anew when CPUs have come or gone, or are to be.
+    fn follow_cpus(&mut self, host: &Host, slept: bool) -> bool {
         let (kept, known) = &mut self.online;
-        let read = host.reread(kept, &mut self.buffer);
-        if read.is_ok() && self.buffer != *known {
+        let moved = host.reread(kept, &mut self.buffer).is_ok() && self.buffer != *known;
+        if moved {
             self.find_cpus(host);
-            self.machine.clear();
-            self.groups.clear();
-            self.open = 0;
+            self.counts.clear();
+            self.times.clear();
+        }
+        if moved || slept {
+            self.close();
         }
         if self.machine.is_empty() {
             self.machine = self.open_all(host, None).unwrap_or_default();
+            self.open += self.machine.len();
+            return true;
         }
+        false
+    }
+
+    /// Closes everything.
+    fn close(&mut self) {
+        self.machine.clear();
+        self.groups.clear();
+        self.open = 0;
     }
 
     /// What the cgroups of workloads counted; those that have just begun are opened, those that ended closed.
@@ -346,18 +407,20 @@ impl Counters {
         for &at in tree.entered() {
             let node = tree.node(at);
             let counts = at != ROOT && node.dir.is_some() && !node.heads.is_empty() && is_leaf(table, node.row);
+            let again = |group: &Group| group.counters.is_empty() && group.tries < TRIES_MAX;
             if groups.len() <= at {
                 groups.resize_with(at + 1, || None);
             }
             if !counts {
                 self.open -= groups[at].take().map_or(0, |group| group.counters.len());
-            } else if let Some(group) = &mut groups[at] {
+            } else if let Some(group) = groups[at].as_mut().filter(|group| !again(group)) {
                 self.sums.clear();
                 self.sums.resize(width, Some(0.0));
                 add_up(host, &mut group.counters, &self.cpus, self.packages.len(), &mut self.sums);
                 self.take_in(node.row, node.delta);
             } else {
-                groups[at] = self.open_group(host, &node.path, node.inode);
+                let tries = groups[at].as_ref().map_or(0, |group| group.tries) + 1;
+                groups[at] = self.open_group(host, &node.path, node.inode, tries);
             }
         }
         self.groups = groups;
@@ -366,7 +429,9 @@ impl Counters {
     /// Adds what a cgroup counted while it used `nanos` to its row.
     fn take_in(&mut self, row: usize, nanos: i64) {
         let nanos = scale::float(nanos.max(0).unsigned_abs());
-        if nanos <= 0.0 || row >= self.times.len() || self.sums.iter().any(Option::is_none) {
+        let cycles = || self.sums.iter().take(self.packages.len()).flatten().sum::<f64>();
+        // Who was on a CPU had cycles: an event that saw none is dead.
+        if nanos <= 0.0 || row >= self.times.len() || (nanos > 1e6 && cycles() <= 0.0) {
             return;
         }
         let width = self.sums.len();
@@ -377,26 +442,35 @@ impl Counters {
         }
         self.times[row] += nanos;
         for (count, sum) in counts.iter_mut().zip(&self.sums) {
-            *count += sum.unwrap_or(0.0);
+            // What is not known of one CPU is not known of its package, nor of all.
+            *count += sum.unwrap_or(f64::NAN);
         }
     }
 
-    fn open_group(&mut self, host: &Host, path: &str, inode: u64) -> Option<Group> {
+    fn open_group(&mut self, host: &Host, path: &str, inode: u64, tries: u32) -> Option<Group> {
         let needed = self.events.len() * self.cpus.len();
-        if self.open + needed > self.open_max {
-            let most = self.open_max;
-            self.trouble.get_or_insert_with(|| {
-                format!(
-                    "more than {most} events would be open: some workloads are split by CPU time; raise the limit of open \
-                     files (systemd: LimitNOFILE=), or set attribution.weights to cpu_time"
-                )
-            });
-            return None;
-        }
-        // Not every hierarchy has every cgroup; one without is weighed as what is not counted, and not tried again.
-        let counters = self.open_all(host, Some(&format!("{}{path}", self.mount))).unwrap_or_default();
-        self.open += counters.len();
-        Some(Group { path: path.to_owned(), inode, counters })
+        let short = if self.open + needed > self.open_max {
+            format!("more than {} events would be open", self.open_max)
+        } else {
+            match self.open_all(host, Some(&format!("{}{path}", self.mount))) {
+                Ok(counters) => {
+                    self.open += counters.len();
+                    return Some(Group { path: path.to_owned(), inode, counters, tries });
+                }
+                // Not every hierarchy has every cgroup; one without is weighed as what is not counted.
+                Err(Errno::NOENT | Errno::BADF | Errno::NODEV | Errno::INVAL) => {
+                    return Some(Group { path: path.to_owned(), inode, counters: Vec::new(), tries });
+                }
+                Err(errno) => format!("perf_event_open for {path}: {errno}"),
+            }
+        };
+        self.troubles[FILES].get_or_insert_with(|| {
+            format!(
+                "{short}: some workloads are split by CPU time; raise the limit of open files (systemd: LimitNOFILE=), or \
+                 set attribution.weights to cpu_time"
+            )
+        });
+        None
     }
 
     /// The weights of one column: `whole` is what the machine counted, `places` which of the counts of a row are its.
@@ -413,8 +487,11 @@ impl Counters {
         let (mut counted, mut time) = (0.0, 0.0);
         for &row in &self.rows {
             let used = scale::float(usage.weight_of(row));
-            counted += used * self.counts[row * width..][places.clone()].iter().sum::<f64>() / self.times[row];
-            time += used;
+            let rate = self.counts[row * width..][places.clone()].iter().sum::<f64>() / self.times[row];
+            if !rate.is_nan() {
+                counted += used * rate;
+                time += used;
+            }
         }
         let known = whole.filter(|whole| *whole > 0.0 && busy > 0.0);
         let rest = known.map_or(column.rate, |whole| {
@@ -423,46 +500,55 @@ impl Counters {
             column.carry = left.clamp(-whole, 0.0);
             (left.max(0.0) / (busy - time).max(1.0)).min(RATE_MAX * column.rate).min(PER_NANO_MAX)
         });
+        // How busy the socket was is known by time alone.
+        let on = column.package.and_then(|package| usage.sockets.iter().find(|one| one.package == package));
+        let on = on.map_or(usage, |one| &one.usage);
+        let source = if known.is_some() { usage } else { on };
         column.usage.clear();
         self.inside.clear();
         self.inside.resize(table.len(), 0);
         for &(_, row) in &self.order {
             let place = if table.kind(row) == Kind::Process { table.parent(row) } else { row };
             let time = self.times.get(place).copied().unwrap_or(0.0);
-            let factor = if known.is_some() && time > 0.0 {
-                (self.counts[place * width..][places.clone()].iter().sum::<f64>() / time).min(PER_NANO_MAX)
-            } else {
-                rest
-            };
-            scale::book(row, factor, usage, table, &mut self.inside, &mut column.usage);
+            let counted = known
+                .filter(|_| time > 0.0)
+                .map(|_| self.counts[place * width..][places.clone()].iter().sum::<f64>() / time);
+            let factor = counted.filter(|rate| !rate.is_nan()).map_or(rest, |rate| rate.min(PER_NANO_MAX));
+            scale::book(row, factor, source, table, &mut self.inside, &mut column.usage);
         }
         let all = self.inside.get(NODE).copied().unwrap_or(0);
         column.usage.set(NODE, all, 0);
-        column.usage.unattributed = crate::unit::CpuTime(scale::times(usage.unattributed.0, rest));
+        column.usage.unattributed = CpuTime(scale::times(source.unattributed.0, rest));
         column.usage.split_below = usage.split_below;
-        // How busy the socket was is known by time alone.
-        let on = column.package.and_then(|package| usage.sockets.iter().find(|one| one.package == package));
-        let on = on.map_or(usage, |one| &one.usage);
         (column.usage.busy, column.usage.capacity, column.usage.stolen) = (on.busy, on.capacity, on.stolen);
         column.usage.load_known = on.load_known;
     }
 }
 
+/// How many columns an event has: one for each package, where there are several, and one for all.
+fn columns_of(packages: usize) -> usize {
+    if packages > 1 { packages + 1 } else { 1 }
+}
+
 /// What the counters of a machine or a cgroup counted since they were last read, by event and side; none if one of them
-/// wanted to count and could not, or cannot be read.
-fn add_up(host: &Host, counters: &mut [Counter], cpus: &[Cpu], sides: usize, sums: &mut [Option<f64>]) {
+/// wanted to count and could not, or cannot be read. Whether one of them has wanted before and did not at all now.
+fn add_up(host: &Host, counters: &mut [Counter], cpus: &[Cpu], sides: usize, sums: &mut [Option<f64>]) -> bool {
+    let mut stopped = false;
     if counters.is_empty() {
         sums.fill(None);
     }
     for (index, counter) in counters.iter_mut().enumerate() {
         let Some(cpu) = cpus.get(index % cpus.len().max(1)) else { continue };
         let place = index / cpus.len() * sides + cpu.side;
-        let now = host.perf_timed_count(&mut counter.perf);
-        let counted = now.ok().and_then(|now| counted(std::mem::replace(&mut counter.last, now), now));
+        let now = host.perf_timed_count(&mut counter.perf).ok();
+        let both = std::mem::replace(&mut counter.last, now).zip(now);
+        stopped |= both.is_some_and(|(before, now)| before.enabled > 0 && now.enabled == before.enabled);
+        let counted = both.and_then(|(before, now)| counted(before, now));
         if let Some(sum) = sums.get_mut(place) {
             *sum = sum.zip(counted).map(|(sum, counted)| sum + counted);
         }
     }
+    stopped
 }
 
 /// What was counted between two readings, had the event had a counter all the time.
@@ -479,7 +565,8 @@ fn counted(before: Count, now: Count) -> Option<f64> {
 
 /// Whether nothing but processes is in a workload.
 fn is_leaf(table: &Table, row: usize) -> bool {
-    row != NODE && table.children(row).iter().all(|child| table.kind(*child) == Kind::Process)
+    // What is in a slice belongs to the workload around the slice.
+    !is_generic(table.kind(row)) && table.children(row).iter().all(|child| table.kind(*child) == Kind::Process)
 }
 
 fn is_intel(host: &Host) -> bool {
@@ -492,6 +579,7 @@ fn refused(what: &str, errno: Errno) -> String {
     let split = if what == "cycles" { "energy" } else { "memory's energy" };
     let why = format!("{what} cannot be counted (perf_event_open: {errno}): {split} is split by CPU time");
     match errno {
+        Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP if what != "cycles" => why,
         errno if is_denied(errno) => format!("{why}; {ADVICE}"),
         Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP => {
             format!(

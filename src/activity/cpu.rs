@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::unit::CpuTime;
 
+/// Of the FNV hash, 64 bits.
+const PRIME: u64 = 0x0100_0000_01b3;
+
 /// One reading of `/proc/stat`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuTimes {
@@ -21,6 +24,8 @@ pub struct CpuTimes {
     pub all: CpuTime,
     /// CPUs online (0: the file lists none singly).
     pub online: u64,
+    /// Which: a number that changes when another CPU stands in the place of one.
+    pub which: u64,
 }
 
 impl CpuTimes {
@@ -28,11 +33,14 @@ impl CpuTimes {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut times = None;
-        let mut online = 0;
+        let (mut online, mut which) = (0, 0_u64);
         for line in bytes.split(|byte| *byte == b'\n') {
             let Some(rest) = line.strip_prefix(b"cpu") else { break };
             if rest.first().is_some_and(u8::is_ascii_digit) {
                 online += 1;
+                let number = rest.iter().take_while(|byte| byte.is_ascii_digit());
+                which = number.fold(which, |which, digit| (which ^ u64::from(*digit)).wrapping_mul(PRIME));
+                which = which.wrapping_mul(PRIME);
                 continue;
             }
             let text = std::str::from_utf8(rest).ok()?;
@@ -50,7 +58,7 @@ impl CpuTimes {
             let all = columns.iter().fold(0_u64, |sum, column| sum.saturating_add(*column));
             times = Some([at_rest, columns[7], all].map(CpuTime::from_ticks));
         }
-        times.map(|[at_rest, stolen, all]| Self { at_rest, stolen, all, online })
+        times.map(|[at_rest, stolen, all]| Self { at_rest, stolen, all, online, which })
     }
 
     /// The CPU of a `cpuN` line, its time at rest (idle + iowait + steal), and what of that was stolen.

@@ -167,7 +167,8 @@ impl Account {
 
     /// The reading, unless the sensor is frozen.
     pub fn watched(&mut self, reading: Reading, usage: &Usage) -> Reading {
-        let frozen = self.frozen.watch(&self.zone, reading, usage.busy, usage.capacity);
+        // Only a load that is known can show that a sensor does not follow it.
+        let frozen = usage.load_known && self.frozen.watch(&self.zone, reading, usage.busy, usage.capacity);
         if frozen { Reading { value: Value::Missing(Why::Stale), ..reading } } else { reading }
     }
 

@@ -12,14 +12,14 @@ use crate::meter::processor::{WAYS, interpolate};
 const WEIGHT: f64 = 8.0;
 /// How far curves of real machines are from the shapes, as a share of the mean power.
 const SIGMA: f64 = 0.04;
-/// How far the ratio of idle to active power of a machine is from the prior's.
-const PRIOR_SD: f64 = 0.45;
 /// The generation's shape is so many times as likely as one of the three others, before anything is seen.
 const KNOWN: f64 = 4.5;
 /// How far it bends, in the standard deviations of published curves.
 const BENDS: f64 = 0.8;
 /// The active power is at least this share of the mean power.
 const ACTIVE_MIN: f64 = 1e-3;
+/// How often a fit is repeated, as its prior depends on what it finds.
+const ROUNDS: usize = 8;
 
 /// Samples at about one load.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,15 +82,15 @@ impl Points {
     #[must_use]
     pub fn rest(&self, prior: &Prior) -> (f64, f64) {
         let mut fits = [
-            self.fit(|load| [1.0, load], prior.ratio),
-            self.fit(|load| [1.0, knee(load)], prior.ratio),
-            self.fit(|load| [1.0, (20.0 * load).ln_1p() / 21.0_f64.ln()], prior.ratio),
+            self.fit(|load| [1.0, load], prior),
+            self.fit(|load| [1.0, knee(load)], prior),
+            self.fit(|load| [1.0, (20.0 * load).ln_1p() / 21.0_f64.ln()], prior),
             self.fit(
                 |load| {
                     let [first, second] = &WAYS;
                     [1.0, interpolate(&prior.shape, load), interpolate(first, load), interpolate(second, load)]
                 },
-                prior.ratio,
+                prior,
             ),
         ];
         fits[3].cost -= 2.0 * KNOWN.ln();
@@ -103,27 +103,29 @@ impl Points {
     }
 
     /// The least-squares sum of the terms `basis`: idle power, active power times a shape, and ways in which it bends, in
-    /// standard deviations of active power. It is drawn towards an idle power of `ratio` of the full one and to no
-    /// bends. As the strength of that depends on the active power, it is solved for again, four times.
-    fn fit<const N: usize>(&self, basis: impl Fn(f64) -> [f64; N], ratio: f64) -> Fit {
+    /// standard deviations of active power. It is drawn towards the prior's ratio of idle power to the full one and to no
+    /// bends. The strength of that depends on the active power: it is solved for again, each time with the geometric mean
+    /// of what was taken and what was found, since taking what was found goes to and fro where power hardly follows the
+    /// load.
+    fn fit<const N: usize>(&self, basis: impl Fn(f64) -> [f64; N], prior: &Prior) -> Fit {
         let variance = (SIGMA * self.mean).powi(2);
         let mut seen = System::<N>::default();
         for point in self.points.iter().filter(|point| point.count > 0.0) {
             seen.add(point.count / variance, &basis(point.load), point.watts);
         }
-        let rho = ratio / (1.0 - ratio);
+        let rho = prior.ratio / (1.0 - prior.ratio);
         let off_ratio: [f64; N] = std::array::from_fn(|term| [1.0, -rho].get(term).copied().unwrap_or(0.0));
-        let mut active = self.mean * (1.0 - ratio);
+        let mut active = self.mean * (1.0 - prior.ratio);
         let mut fit = Fit { idle: 0.0, variance: 0.0, cost: 0.0 };
-        for _ in 0..4 {
+        for _ in 0..ROUNDS {
             let mut all = seen.clone();
-            all.add((PRIOR_SD * rho * active).powi(-2), &off_ratio, 0.0);
+            all.add((prior.spread * rho * active).powi(-2), &off_ratio, 0.0);
             for bend in 2..N {
                 all.add((BENDS * active).powi(-2), &std::array::from_fn(|term| f64::from(u8::from(term == bend))), 0.0);
             }
             let (mut terms, variance) = all.solve();
             terms[1] = terms[1].max(ACTIVE_MIN * self.mean);
-            active = terms[1];
+            active = (active * terms[1]).sqrt();
             fit = Fit { idle: terms[0], variance, cost: all.cost(&terms) };
         }
         fit
@@ -221,7 +223,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_curve_that_bends_as_published_ones_do_is_followed_to_no_load() {
-        let prior = Prior { ratio: 0.25, shape: crate::meter::processor::unknown().shape };
+        let prior = Prior { ratio: 0.25, spread: 0.45, shape: crate::meter::processor::unknown().shape };
         for (first, second) in [(1.5, 0.0), (-1.5, 0.0), (0.0, 1.5), (0.0, -1.5), (1.0, -1.0)] {
             let watts = |load: f64| {
                 let bent = first * interpolate(&WAYS[0], load) + second * interpolate(&WAYS[1], load);
@@ -231,6 +233,20 @@ pub(super) mod tests {
             let points = Points::new(loads.map(|load| Point { count: 20.0, load, watts: watts(load) })).unwrap();
             let (idle, error) = points.rest(&prior);
             assert!((idle - 30.0).abs() < 2.5, "{first} {second}: {idle} ± {error}");
+        }
+    }
+
+    /// Memory and fans of some machines draw the same whatever happens, and a sensor may even say less under load.
+    #[test]
+    fn power_that_hardly_follows_the_load_is_nearly_all_at_rest() {
+        let prior = Prior::of(crate::meter::Domain::Dram, None);
+        for (slope, most) in [(0.0, 9.0), (3.0, 9.0), (15.0, 9.0), (-10.0, 13.0)] {
+            for (low, high) in [(2, 36), (8, 20)] {
+                let loads = (low..high).map(|step| 0.025 * (f64::from(step) + 0.5));
+                let points = loads.map(|load| Point { count: 20.0, load, watts: 60.0 + slope * load });
+                let (idle, error) = Points::new(points).unwrap().rest(&prior);
+                assert!((idle - 60.0).abs() < most, "{slope} W, bins {low} to {high}: {idle} ± {error}");
+            }
         }
     }
 

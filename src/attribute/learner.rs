@@ -47,6 +47,8 @@ const PERCENTILE: f64 = 0.01;
 pub struct Prior {
     /// Idle over full power.
     pub ratio: f64,
+    /// How far the ratio of idle to active power of a zone is from that of `ratio`, as a share of it.
+    pub spread: f64,
     /// The shape of the curve between idle (0) and full power (1), at 0, 10, … 100 % of load.
     pub shape: [f64; 11],
 }
@@ -55,14 +57,14 @@ impl Prior {
     /// Of a zone of `domain`, on a machine with a processor of `generation`, where that is known.
     #[must_use]
     pub fn of(domain: Domain, generation: Option<&Generation>) -> Self {
-        let ratio = match (domain, generation) {
-            // Memory refreshes and fans turn whether anything happens or not.
-            (Domain::Dram | Domain::Rest, _) => 0.5,
-            (_, Some(generation)) => generation.idle_over_max,
-            (Domain::Package | Domain::Soc | Domain::Module, None) => 0.2,
-            (_, None) => 0.22,
+        let (ratio, spread) = match (domain, generation) {
+            // Memory refreshes and fans turn whether anything happens or not: some do nothing else.
+            (Domain::Dram | Domain::Rest, _) => (0.5, 1.0),
+            (_, Some(generation)) => (generation.idle_over_max, 0.45),
+            (Domain::Package | Domain::Soc | Domain::Module, None) => (0.2, 0.45),
+            (_, None) => (0.22, 0.45),
         };
-        Self { ratio, shape: generation.unwrap_or_else(|| unknown()).shape }
+        Self { ratio, spread, shape: generation.unwrap_or_else(|| unknown()).shape }
     }
 }
 
@@ -333,7 +335,8 @@ mod tests {
     use super::*;
     use crate::attribute::fit::tests::shape as curve;
 
-    const PRIOR: Prior = Prior { ratio: 0.2, shape: [0.0, 0.17, 0.24, 0.3, 0.37, 0.44, 0.52, 0.61, 0.72, 0.87, 1.0] };
+    const PRIOR: Prior =
+        Prior { ratio: 0.2, spread: 0.45, shape: [0.0, 0.17, 0.24, 0.3, 0.37, 0.44, 0.52, 0.61, 0.72, 0.87, 1.0] };
 
     fn hours(hours: u64) -> Duration {
         Duration::from_secs(hours * 3600)

@@ -280,7 +280,7 @@ pub(super) const KEYS: &[Key] = &[
         "none, even, requests, limits or usage",
         "none",
         "Idle energy as points of workloads with state idle, beside their active energy: each the same (even), by what pods \
-         asked for (requests) or may use at most (limits), or by CPU time (usage). What is not shared is idle_unshared.",
+         asked for (requests) or may use at most (limits), or as active energy is split (usage). What is not shared is idle_unshared.",
         |config, text| {
             use IdleShare::{Even, Limits, None, Requests, Usage};
             let words = [None, Even, Requests, Limits, Usage].map(|share| (share.as_str(), share));
