@@ -1,6 +1,7 @@
 //! Series arithmetic: what receivers can add up, whatever happens on the node and on the way.
 
 use proptest::prelude::*;
+use wattribute::activity::counters::Measure;
 use wattribute::config::{self, ProcessExport, Temporality};
 use wattribute::export::otlp::{Encoder, NodeResource};
 use wattribute::meter::{Domain, Quality, Role};
@@ -219,6 +220,29 @@ fn what_a_zone_draws_at_rest_is_a_series_for_each_source() {
     }
     let found = push(&mut encoder, &mut world);
     assert_eq!(found.iter().filter(|p| p.metric == power).count(), 1, "the prior's series is over: {found:#?}");
+}
+
+#[test]
+fn every_series_says_by_what_its_energy_was_split() {
+    let dram = zone("rapl:package-0/dram", Domain::Dram, Role::Primary);
+    let mut world = World::new(vec![package("rapl:package-0"), dram]);
+    world.snapshot.zones[0].measure = Measure::Cycles;
+    world.snapshot.zones[1].measure = Measure::Misses;
+    let mut encoder = encoder(Temporality::Cumulative, &processes(ProcessExport::All, 10));
+    let pod = world.pod("0a1b", 0);
+    let container = world.container("c0ffee", pod);
+    let process = world.process(7, "app", container);
+    for zone in 0..2 {
+        world.spend(process, zone, 3_000_000);
+    }
+    let found = push(&mut encoder, &mut world);
+    let mut seen = 0;
+    for point in found.iter().filter(|point| point.attributes.contains_key(attr::ATTRIBUTION_METHOD)) {
+        let method = if point.get("hw.id").ends_with("dram") { "llc_misses" } else { "cycles" };
+        assert_eq!(point.get(attr::ATTRIBUTION_METHOD), method, "{point:?}");
+        seen += usize::from(!point.gauge);
+    }
+    assert_eq!(seen, 6, "pod, container and process, of both zones: {found:#?}");
 }
 
 #[test]
