@@ -41,7 +41,7 @@ pub fn float(weight: u64) -> f64 {
 }
 
 /// `factor` × `weight`, to the whole number below; it is not negative.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // no number is 0, more than fits is the most
 #[must_use]
 pub fn times(weight: u64, factor: f64) -> u64 {
     (float(weight) * factor) as u64
