@@ -236,24 +236,26 @@ fn where_cpus_come_everything_is_opened_anew() {
 /// A CPU that was offline between two ticks, or while the machine slept, leaves dead events behind: their times stand still.
 #[test]
 fn events_that_died_are_opened_anew() {
-    let mut world = World::new(base(1), 1);
-    let mut tick = |counts: [&str; 3]| {
+    let mut world = World::new(base(2), 2);
+    // A runs on the first CPU, B on the second one, whose events live or are dead.
+    let mut tick = |first: u64, second: u64| {
         let snapshot = world.step([500_000, 500_000], |memory| {
-            for (whose, text) in [None, Some('a'), Some('b')].into_iter().zip(counts) {
-                count(memory, 0, 0, whose, text);
+            for (cpu, whose, rounds) in [(0, 'a', first), (1, 'b', second)] {
+                let cycles = rounds * if cpu == 0 { 3000 } else { 1000 };
+                let text = format!("{cycles} {} {}", 100 * rounds, 100 * rounds);
+                count(memory, 0, cpu, None, &text);
+                count(memory, 0, cpu, Some(whose), &text);
             }
         });
-        joules(&snapshot, 'a')[0]
+        balance(&snapshot);
+        joules(&snapshot, 'b')[0]
     };
-    tick(["4000 100 100", "3000 50 50", "1000 50 50"]);
-    let before = tick(["8000 200 200", "6000 100 100", "2000 100 100"]);
-    assert!((before - 15.0).abs() < 1e-5, "{before}");
-    let dead = tick(["8000 200 200", "6000 100 100", "2000 100 100"]);
-    assert!((dead - 20.0).abs() < 1e-5, "by CPU time while nothing counts: {dead}");
-    let opened = tick(["8000 200 200", "6000 100 100", "2000 100 100"]);
-    assert!((opened - 25.0).abs() < 1e-5, "opened at this tick: {opened}");
-    let after = tick(["12000 300 300", "7000 150 150", "5000 150 150"]);
-    assert!((after - 27.5).abs() < 1e-5, "1000 of 4000 again: {after}");
+    let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+    near(tick(1, 1), 2.5);
+    near(tick(2, 2), 5.0);
+    near(tick(3, 2), 10.0); // by CPU time while one does not count
+    near(tick(4, 3), 15.0); // opened at this tick
+    near(tick(5, 4), 17.5); // 1000 of 4000 again
 }
 
 #[test]
